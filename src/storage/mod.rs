@@ -10,6 +10,7 @@ mod claim;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod driver;
+mod hosts;
 mod identity;
 mod info_dict;
 pub mod migrate;

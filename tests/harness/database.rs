@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::galera::Galera;
 use super::mariadb::MariaDb;
 use super::net::Host;
 use super::postgres::Postgres;
+use super::standby::Pair;
 
 /// Its name.
 pub const DATABASE: &str = "site";
@@ -24,12 +26,32 @@ const PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, 
 pub enum Database {
     MariaDb,
     Postgres,
+    /// MariaDB on three nodes.
+    Galera,
+    /// PostgreSQL with a standby that follows synchronously.
+    Standby,
+    /// PostgreSQL with a standby that may lack the last transactions.
+    LaggingStandby,
 }
 
 /// The server with the site's database. SQL runs there as an administrator.
 pub enum SiteDatabase {
     MariaDb(MariaDb),
     Postgres(Postgres),
+    Galera(Galera),
+    Standby(Pair),
+}
+
+/// The same work on whichever server it is; of several, the one that SQL runs on.
+macro_rules! on {
+    ($database:expr, |$server:ident| $work:expr) => {
+        match $database {
+            SiteDatabase::MariaDb($server) => $work,
+            SiteDatabase::Postgres($server) => $work,
+            SiteDatabase::Galera($server) => $work,
+            SiteDatabase::Standby($server) => $work,
+        }
+    };
 }
 
 /// The numbers of a row, which is the answer to `sql`.
@@ -51,7 +73,22 @@ impl SiteDatabase {
     pub fn start(database: Database) -> Self {
         match database {
             Database::MariaDb => Self::of_mariadb(MariaDb::start()),
-            Database::Postgres => Self::of_postgres(Postgres::start()),
+            Database::Postgres => {
+                let server = Postgres::start();
+                Self::fill_postgres(&server);
+                Self::Postgres(server)
+            }
+            Database::Galera => {
+                let cluster = Galera::start();
+                Self::fill_mariadb(&cluster);
+                Self::Galera(cluster)
+            }
+            Database::Standby | Database::LaggingStandby => {
+                let pair = Pair::start(database == Database::Standby);
+                Self::fill_postgres(&pair);
+                pair.is_level();
+                Self::Standby(pair)
+            }
         }
     }
 
@@ -61,15 +98,19 @@ impl SiteDatabase {
     }
 
     fn of_mariadb(server: MariaDb) -> Self {
+        Self::fill_mariadb(&server);
+        Self::MariaDb(server)
+    }
+
+    fn fill_mariadb(server: &MariaDb) {
         server.database(DATABASE);
         server.sql(&format!(
             "CREATE USER {ACCOUNT} IDENTIFIED BY '{PASSWORD}';
              GRANT {PRIVILEGES} ON {DATABASE}.* TO {ACCOUNT}"
         ));
-        Self::MariaDb(server)
     }
 
-    fn of_postgres(server: Postgres) -> Self {
+    fn fill_postgres(server: &Postgres) {
         server.database(DATABASE);
         server.sql(
             DATABASE,
@@ -78,35 +119,45 @@ impl SiteDatabase {
                  GRANT CREATE, USAGE ON SCHEMA public TO {ACCOUNT}"
             ),
         );
-        Self::Postgres(server)
     }
 
     /// The server, for tests of what only MariaDB has.
     pub fn mariadb(&self) -> &MariaDb {
         match self {
             Self::MariaDb(server) => server,
-            Self::Postgres(_) => panic!("the site has no MariaDB"),
+            _ => panic!("the site has no MariaDB of its own"),
         }
     }
 
+    fn is_mariadb(&self) -> bool {
+        matches!(self, Self::MariaDb(_) | Self::Galera(_))
+    }
+
     fn driver(&self) -> &'static str {
-        match self {
-            Self::MariaDb(_) => "mysql",
-            Self::Postgres(_) => "postgres",
+        if self.is_mariadb() {
+            "mysql"
+        } else {
+            "postgres"
         }
     }
 
     pub fn address(&self) -> SocketAddr {
-        match self {
-            Self::MariaDb(server) => server.address(),
-            Self::Postgres(server) => server.address(),
-        }
+        on!(self, |server| server.address())
     }
 
     /// The daemon's way to it.
     pub fn url(&self) -> String {
-        let (driver, address) = (self.driver(), self.address());
-        format!("{driver}://{ACCOUNT}:{PASSWORD}@{address}/{DATABASE}")
+        let addresses = match self {
+            Self::Galera(cluster) => cluster.addresses(),
+            Self::Standby(pair) => pair.addresses(),
+            _ => vec![self.address()],
+        };
+        let hosts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let driver = self.driver();
+        format!(
+            "{driver}://{ACCOUNT}:{PASSWORD}@{}/{DATABASE}",
+            hosts.join(",")
+        )
     }
 
     /// What the daemon's config says of it.
@@ -125,6 +176,8 @@ impl SiteDatabase {
         match self {
             Self::MariaDb(server) => server.try_sql_in(DATABASE, sql),
             Self::Postgres(server) => server.try_sql(DATABASE, sql),
+            Self::Galera(cluster) => cluster.try_sql_in(DATABASE, sql),
+            Self::Standby(pair) => pair.try_sql(DATABASE, sql),
         }
     }
 
@@ -135,30 +188,33 @@ impl SiteDatabase {
 
     /// A value of a binary column.
     pub fn bytes(&self, hex: &str) -> String {
-        match self {
-            Self::MariaDb(_) => format!("X'{hex}'"),
-            Self::Postgres(_) => format!("decode('{hex}', 'hex')"),
+        if self.is_mariadb() {
+            format!("X'{hex}'")
+        } else {
+            format!("decode('{hex}', 'hex')")
         }
     }
 
     /// A binary column as upper-case hex.
     pub fn hex(&self, column: &str) -> String {
-        match self {
-            Self::MariaDb(_) => format!("HEX({column})"),
-            Self::Postgres(_) => format!("upper(encode({column}, 'hex'))"),
+        if self.is_mariadb() {
+            format!("HEX({column})")
+        } else {
+            format!("upper(encode({column}, 'hex'))")
         }
     }
 
     /// Lets the server confirm what it may lose in a crash, until its next start at least.
     pub fn confirms_too_early(&self) -> Result<(), String> {
-        let statements: &[&str] = match self {
-            Self::MariaDb(_) => &["SET GLOBAL innodb_flush_log_at_trx_commit = 0"],
+        let statements: &[&str] = if self.is_mariadb() {
+            &["SET GLOBAL innodb_flush_log_at_trx_commit = 0"]
+        } else {
             // It writes every ten seconds at most, so that a crash does lose something.
-            Self::Postgres(_) => &[
+            &[
                 "ALTER SYSTEM SET synchronous_commit = off",
                 "ALTER SYSTEM SET wal_writer_delay = '10s'",
                 "SELECT pg_reload_conf()",
-            ],
+            ]
         };
         statements
             .iter()
@@ -167,56 +223,35 @@ impl SiteDatabase {
 
     /// Ends the server as a crash would.
     pub fn kill9(&mut self) {
-        match self {
-            Self::MariaDb(server) => server.kill9(),
-            Self::Postgres(server) => server.kill9(),
-        }
+        on!(self, |server| server.kill9())
     }
 
     /// Ends the server in order.
     pub fn stop(&mut self) {
-        match self {
-            Self::MariaDb(server) => server.stop(),
-            Self::Postgres(server) => server.stop(),
-        }
+        on!(self, |server| server.stop())
     }
 
     /// Starts it again on the same port.
     pub fn restart(&mut self) {
-        match self {
-            Self::MariaDb(server) => server.restart(),
-            Self::Postgres(server) => server.restart(),
-        }
+        on!(self, |server| server.restart())
     }
 
     /// Stops it from running; connections stay.
     pub fn pause(&self) {
-        match self {
-            Self::MariaDb(server) => server.pause(),
-            Self::Postgres(server) => server.pause(),
-        }
+        on!(self, |server| server.pause())
     }
 
     pub fn resume(&self) {
-        match self {
-            Self::MariaDb(server) => server.resume(),
-            Self::Postgres(server) => server.resume(),
-        }
+        on!(self, |server| server.resume())
     }
 
     /// Stops it, starts it again, and returns a copy of its data as they were in between.
     pub fn back_up(&mut self) -> TempDir {
-        match self {
-            Self::MariaDb(server) => server.back_up(),
-            Self::Postgres(server) => server.back_up(),
-        }
+        on!(self, |server| server.back_up())
     }
 
     /// Starts it again with the data of a copy, as after a failover to a replica that was behind.
     pub fn go_back_to(&mut self, backup: &TempDir) {
-        match self {
-            Self::MariaDb(server) => server.go_back_to(backup),
-            Self::Postgres(server) => server.go_back_to(backup),
-        }
+        on!(self, |server| server.go_back_to(backup))
     }
 }

@@ -27,7 +27,6 @@ const PORT: u16 = 3306;
 /// Small and quick: what a crash of the process loses is the same as with larger values.
 const OPTIONS: &[&str] = &[
     "--no-defaults",
-    "--user=root",
     "--skip-name-resolve",
     "--innodb-buffer-pool-size=32M",
     "--innodb-log-file-size=16M",
@@ -41,6 +40,8 @@ pub struct MariaDb {
     folder: TempDir,
     address: SocketAddr,
     options: Vec<OsString>,
+    /// The account that it runs as, if root starts it.
+    account: &'static str,
     /// The network namespace that it runs in, if not the machine's own.
     namespace: Option<String>,
     process: Option<Child>,
@@ -53,7 +54,11 @@ fn template() -> &'static Path {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let output = Command::new("mariadb-install-db")
             .args(OPTIONS)
-            .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
+            .args([
+                "--user=root",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ])
             .arg(format!(
                 "--datadir={}",
                 folder.path().join("data").display()
@@ -85,22 +90,35 @@ impl MariaDb {
     }
 
     fn launch(options: &[&str], host: Option<&Host>) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        copy(&template().join("data"), folder.path());
-        let mut server = Self {
-            folder,
-            address: free_port(),
-            options: options.iter().map(OsString::from).collect(),
-            namespace: host.map(|host| host.namespace.clone()),
-            process: None,
-        };
+        let options = options.iter().map(OsString::from).collect();
+        let mut server = Self::prepare(options, "root");
+        server.namespace = host.map(|host| host.namespace.clone());
         for _ in 0..PORT_ATTEMPTS {
             server.address = host.map_or_else(free_port, |host| (host.v4, PORT).into());
-            if server.try_run() {
+            if server.try_run(&[]) {
                 return server;
             }
         }
         panic!("mariadbd does not start:\n{}", server.log());
+    }
+
+    /// A server that does not run yet.
+    pub(super) fn prepare(options: Vec<OsString>, account: &'static str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        copy(&template().join("data"), folder.path());
+        Self {
+            folder,
+            address: free_port(),
+            options,
+            account,
+            namespace: None,
+            process: None,
+        }
+    }
+
+    /// The folder with its data, its socket and its log.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The address that it serves on.
@@ -214,7 +232,13 @@ impl MariaDb {
 
     /// Starts it again on the same port, after [`MariaDb::kill9`] or [`MariaDb::stop`].
     pub fn restart(&mut self) {
-        assert!(self.try_run(), "mariadbd does not start:\n{}", self.log());
+        self.run_with(&[]);
+    }
+
+    /// Starts it with more options, this time.
+    pub(super) fn run_with(&mut self, more: &[String]) {
+        let has_started = self.try_run(more);
+        assert!(has_started, "mariadbd does not start:\n{}", self.log());
     }
 
     /// Stops it, starts it again, and returns a copy of its data as they were in between.
@@ -253,20 +277,16 @@ impl MariaDb {
         send(Pid::from_child(process), signal);
     }
 
-    /// Whether it has started; if not, it has ended.
-    fn try_run(&mut self) -> bool {
+    /// The server with its options.
+    pub(super) fn program(&self) -> Command {
         let path = self.folder.path();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(path.join("log"))
-            .expect("a log file");
         let mut command = match &self.namespace {
             Some(namespace) => net::command_in(namespace, "mariadbd"),
             None => Command::new("mariadbd"),
         };
-        let process = command
+        command
             .args(OPTIONS)
+            .arg(format!("--user={}", self.account))
             .arg(format!("--bind-address={}", self.address.ip()))
             .arg(format!("--datadir={}", path.join("data").display()))
             // A server that starts deletes the temporary tables that it finds there, whosever they are.
@@ -275,7 +295,20 @@ impl MariaDb {
             .arg(format!("--pid-file={}", path.join("pid").display()))
             .arg(format!("--port={}", self.address.port()))
             .args(&self.options)
-            .stdin(Stdio::null())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Whether it has started; if not, it has ended.
+    fn try_run(&mut self, more: &[String]) -> bool {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("a log file");
+        let process = self
+            .program()
+            .args(more)
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log)
             .spawn()

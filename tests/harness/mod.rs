@@ -8,6 +8,7 @@ pub mod api;
 pub mod batter;
 pub mod clock;
 pub mod database;
+pub mod galera;
 pub mod http;
 pub mod load;
 pub mod mariadb;
@@ -15,6 +16,7 @@ pub mod net;
 pub mod postgres;
 pub mod redis;
 pub mod site;
+pub mod standby;
 pub mod udp;
 
 use std::collections::BTreeSet;
@@ -127,6 +129,21 @@ pub fn free_port() -> SocketAddr {
     let address = (0..1000).map(port).find(is_free).expect("a free port");
     given.insert(address.port());
     address
+}
+
+/// User and group of an account that a server runs as; none if the tests don't run as root.
+fn account(name: &str) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let fields = accounts
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields[0] == name)
+        .expect("the account of Debian's package");
+    let number = |field: usize| fields[field].parse().expect("a number");
+    Some((number(2), number(3)))
 }
 
 /// Copies a data folder of a server, with its owner.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{copy, free_port, poll, send};
+use super::{account, copy, free_port, poll, send};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -70,26 +70,11 @@ fn programs() -> &'static Path {
     })
 }
 
-/// User and group that the server runs as; none if the tests don't run as root.
-fn account() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-    let fields = accounts
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields[0] == ACCOUNT)
-        .expect("the account of Debian's package");
-    let number = |field: usize| fields[field].parse().expect("a number");
-    Some((number(2), number(3)))
-}
-
 /// One of the server's programs, run by its account.
 fn program(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(server_programs().join(name));
     command.current_dir(folder).stdin(Stdio::null());
-    if let Some((user, group)) = account() {
+    if let Some((user, group)) = account(ACCOUNT) {
         command.uid(user).gid(group);
     }
     command
@@ -98,7 +83,7 @@ fn program(name: &str, folder: &Path) -> Command {
 /// A temporary folder of the server's account.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    if let Some((user, group)) = account() {
+    if let Some((user, group)) = account(ACCOUNT) {
         chown(folder.path(), Some(user), Some(group)).expect("root gives folders away");
     }
     folder
@@ -199,14 +184,13 @@ impl Postgres {
 
     /// A server with more options, such as `max_connections=3`.
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = folder();
-        copy(&template().join("data"), folder.path());
         let mut server = Self {
-            folder,
+            folder: folder(),
             address: free_port(),
             options: options.iter().map(OsString::from).collect(),
             process: None,
         };
+        copy(&template().join("data"), server.folder.path());
         for _ in 0..PORT_ATTEMPTS {
             server.address = (Ipv4Addr::LOCALHOST, free_port().port()).into();
             if server.try_run() {
@@ -320,6 +304,47 @@ impl Postgres {
         fs::remove_dir_all(path.join("data")).expect("the data folder is deleted");
         copy(&backup.path().join("data"), path);
         self.restart();
+    }
+
+    /// A standby of this server, which follows it.
+    pub fn standby(&self) -> Self {
+        let mut standby = Self {
+            folder: folder(),
+            address: (Ipv4Addr::LOCALHOST, free_port().port()).into(),
+            options: self.options.clone(),
+            process: None,
+        };
+        standby.follow(self);
+        standby
+    }
+
+    /// Makes it a standby of `primary`, with a new copy of its data, after [`Postgres::kill9`] or [`Postgres::stop`].
+    pub fn follow(&mut self, primary: &Self) {
+        let data = self.folder.path().join("data");
+        if data.exists() {
+            fs::remove_dir_all(&data).expect("the data folder is deleted");
+        }
+        let output = program("pg_basebackup", self.folder.path())
+            .args([
+                "--pgdata=data",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+            ])
+            .arg(format!("--dbname={}", primary.url("postgres")))
+            .output()
+            .expect("pg_basebackup starts");
+        assert!(
+            output.status.success(),
+            "pg_basebackup: {}",
+            errors(&output)
+        );
+        self.restart();
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        self.sql("postgres", "SELECT pg_promote()");
     }
 
     pub fn log(&self) -> String {

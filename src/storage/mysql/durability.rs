@@ -3,6 +3,7 @@
 use mysql_async::Error;
 
 use super::fault::MysqlFault;
+use super::galera;
 use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::sql::cells::{SqlRow, SqlRows};
@@ -15,7 +16,10 @@ const AFTERWARDS: &str =
 /// Checks settings of the server and its replicas, as far as Mika's account may see them.
 pub(super) async fn inspect(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
-    settings(session, &mut findings).await?;
+    // What a crash costs a node of a cluster, the others still have.
+    if !galera::inspect(session, &mut findings).await? {
+        settings(session, &mut findings).await?;
+    }
     replication(session, &mut findings).await?;
     Ok(findings)
 }
@@ -107,7 +111,7 @@ async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> Result<bool, Mys
 }
 
 /// The rows of a statement; none if the server does not have it, or this account may not run it.
-async fn seen(session: &mut MysqlSession<'_>, sql: &str) -> Result<SqlRows, MysqlFault> {
+pub(super) async fn seen(session: &mut MysqlSession<'_>, sql: &str) -> Result<SqlRows, MysqlFault> {
     match session.query(sql).await {
         Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(SqlRows::default()),
         rows => rows,

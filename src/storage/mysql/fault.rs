@@ -21,6 +21,8 @@ pub(super) enum MysqlFault {
     Sql(Error, Option<&'static str>),
     /// No answer in time.
     Late,
+    /// One of several servers takes no writes, and why.
+    NoWriter(&'static str),
     Storage(StorageError),
 }
 
@@ -31,6 +33,10 @@ const ACCESS_DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 3118, 4151];
 const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
 const SHUTDOWN: u16 = 1053;
+/// Galera: the node is not in the primary component of its cluster, or not ready yet.
+const NOT_READY: u16 = 1047;
+/// Galera: the cluster did not take a transaction, or it is not known whether it did.
+const COMMIT_FAILED: u16 = 1180;
 const DUPLICATE: u16 = 1062;
 const SYNTAX: u16 = 1064;
 const UNKNOWN_TABLE: u16 = 1146;
@@ -144,11 +150,37 @@ impl MysqlFault {
                 error.code == SHUTDOWN
                     || PASSING.contains(&error.code)
                     || ACCESS_DENIED.contains(&error.code)
+                    || [NOT_READY, COMMIT_FAILED].contains(&error.code)
+                    // Another server may have become the writable one.
+                    || READ_ONLY.contains(&error.code)
                     // The binary log format of a session does not change.
                     || error.code == BINLOG_FORMAT
             }
-            Self::Late | Self::Sql(..) => true,
+            Self::Late | Self::NoWriter(_) | Self::Sql(..) => true,
             Self::Storage(_) => false,
+        }
+    }
+
+    /// Whether another host may do better.
+    pub(super) fn is_of_this_host(&self) -> bool {
+        match self {
+            Self::Late | Self::NoWriter(_) => true,
+            Self::Sql(Error::Server(error), _) => {
+                [
+                    TOO_MANY_CONNECTIONS,
+                    SHUTDOWN,
+                    NOT_READY,
+                    INIT_CONNECT_FAILED,
+                ]
+                .contains(&error.code)
+                    || TOO_MANY_OF_USER.contains(&error.code)
+                    || PASSING.contains(&error.code)
+            }
+            Self::Sql(
+                Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),
+                _,
+            ) => true,
+            Self::Sql(..) | Self::Storage(_) => false,
         }
     }
 
@@ -159,7 +191,10 @@ impl MysqlFault {
                 Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),
                 _,
             ) => true,
-            _ => matches!(self.code(), Some(SHUTDOWN | KILLED | BINLOG_FORMAT)),
+            _ => matches!(
+                self.code(),
+                Some(SHUTDOWN | KILLED | BINLOG_FORMAT | NOT_READY | COMMIT_FAILED)
+            ),
         }
     }
 
@@ -225,6 +260,9 @@ impl MysqlFault {
             Self::Late => StorageError::Away(format!(
                 "{place} did not answer within {} s",
                 time_limit.as_secs()
+            )),
+            Self::NoWriter(why) => StorageError::Away(format!(
+                "{place}: no server takes writes now; one of them {why}"
             )),
             Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
@@ -325,6 +363,11 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
             StorageError::Away(format!("{place} allows its user no more for now: {text}"))
         }
         SHUTDOWN => StorageError::Away(format!("{place} is shutting down")),
+        NOT_READY => StorageError::Away(format!(
+            "{place} takes no statements now: the node is not ready, or not in the primary component of its \
+             Galera cluster"
+        )),
+        COMMIT_FAILED => StorageError::Away(format!("{place}: the commit failed: {text}")),
         LOCK_WAIT | LOCKED_MYSQL => {
             StorageError::Away(format!("{place}: rows are locked by another program{at}"))
         }
@@ -365,8 +408,8 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         )),
         TRIGGER_AND_BINLOG => broken(format!(
             "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
-             while the binary log is on: as an administrator run SET GLOBAL \
-             log_bin_trust_function_creators = 1, then mika-manage migrate again"
+             while the binary log is on, and in a Galera cluster on each node: as an administrator run \
+             SET GLOBAL log_bin_trust_function_creators = 1, then mika-manage migrate again"
         )),
         BINLOG_FORMAT => broken(format!(
             "{place}: binlog_format = STATEMENT does not go with READ COMMITTED: {BINLOG_HINT}"

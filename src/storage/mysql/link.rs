@@ -5,21 +5,24 @@
 //! that is dropped in a transaction rolls back; if its end does not reach the server, `wait_timeout` ends
 //! it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
+use mysql_async::{Conn, Opts};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::fault::{self, MysqlFault};
+use super::fault::MysqlFault;
+use super::server::{self, Standing};
 use super::session::MysqlSession;
-use super::settings;
+use super::{settings, url};
 use crate::base::secret::Secret;
-use crate::storage::StorageError;
+use crate::storage::hosts::{Hosts, out_of_service};
 use crate::storage::sql::statements::Statements;
+use crate::storage::{Finding, StorageError};
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
@@ -31,14 +34,15 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long to wait for an answer that needs no work.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
-const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
-/// Prepared statements kept by each connection; more than there are named statements.
-const STATEMENTS_MAX: usize = 128;
+/// How long to wait for one of several hosts.
+const HOST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The address and options of a database.
+/// The servers of a database.
 #[derive(Clone)]
 pub(super) struct Dial {
-    opts: Opts,
+    hosts: Arc<Hosts<Opts>>,
+    /// How long to wait for one of them.
+    host_timeout: Duration,
     /// The URL without its password.
     pub(super) place: String,
 }
@@ -53,49 +57,96 @@ pub(super) struct MysqlLink {
 // === impl Dial ===
 
 impl Dial {
-    /// Connects, and sets up the session.
-    pub(super) async fn connect(&self) -> Result<Conn, MysqlFault> {
-        let connect = async {
-            let mut conn = Conn::new(self.opts.clone()).await?;
-            settings::set(&mut conn).await?;
-            Ok(conn)
-        };
-        match timeout(ANSWER_TIMEOUT, connect).await {
-            Ok(conn) => conn,
-            Err(_) => Err(MysqlFault::Late),
-        }
+    fn new(url: &Secret) -> Result<Self, StorageError> {
+        let hosts = url::hosts(url)?;
+        let is_alone = hosts.len() == 1;
+        Ok(Self {
+            hosts: Arc::new(Hosts::new(hosts)),
+            host_timeout: if is_alone {
+                ANSWER_TIMEOUT
+            } else {
+                HOST_TIMEOUT
+            },
+            place: url.masked(),
+        })
     }
+
+    /// The same for each server by itself.
+    pub(super) fn each(&self) -> impl Iterator<Item = Self> {
+        self.hosts.all().iter().map(|host| Self {
+            hosts: Arc::new(Hosts::new(vec![host.clone()])),
+            ..self.clone()
+        })
+    }
+
+    /// Connects to the server that takes writes, and sets up the session.
+    pub(super) async fn connect(&self) -> Result<Conn, MysqlFault> {
+        let mut spare = None;
+        let mut failure = MysqlFault::Late;
+        for (place, host) in self.hosts.in_turn() {
+            let connected = timeout(self.host_timeout, self.connect_to(host)).await;
+            match connected.unwrap_or(Err(MysqlFault::Late)) {
+                Ok((conn, Standing::Ready)) => return Ok(self.used(place, conn)),
+                Ok((conn, Standing::Busy)) => spare = spare.or(Some((place, conn))),
+                Err(fault) if fault.is_of_this_host() => failure = fault,
+                Err(fault) => return Err(fault),
+            }
+        }
+        let (place, conn) = spare.ok_or(failure)?;
+        Ok(self.used(place, conn))
+    }
+
+    /// Servers that could not take over now.
+    pub(super) async fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.hosts.len() == 1 {
+            return findings;
+        }
+        for host in self.hosts.all() {
+            let connected = timeout(self.host_timeout, self.connect_to(host)).await;
+            match connected.unwrap_or(Err(MysqlFault::Late)) {
+                Ok((conn, _)) => drop(timeout(PING_TIMEOUT, conn.disconnect()).await),
+                Err(MysqlFault::NoWriter(server::READ_ONLY)) => {}
+                Err(fault) => findings.push(out_of_service(
+                    &named(host),
+                    &fault.explain(&named(host), self.host_timeout),
+                )),
+            }
+        }
+        findings
+    }
+
+    async fn connect_to(&self, host: &Opts) -> Result<(Conn, Standing), MysqlFault> {
+        let mut conn = Conn::new(host.clone()).await?;
+        settings::set(&mut conn).await?;
+        let standing = if self.hosts.len() > 1 {
+            server::standing(&mut conn).await?
+        } else {
+            Standing::Ready
+        };
+        Ok((conn, standing))
+    }
+
+    /// The connection to the server at `place`, which is used from now on.
+    fn used(&self, place: usize, conn: Conn) -> Conn {
+        if self.hosts.used(place) {
+            tracing::info!(server = named(conn.opts()), "storage is another server now");
+        }
+        conn
+    }
+}
+
+/// Host and port.
+fn named(host: &Opts) -> String {
+    format!("{}:{}", host.ip_or_hostname(), host.tcp_port())
 }
 
 // === impl MysqlLink ===
 
 impl MysqlLink {
     pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
-        // The scheme of MariaDB's own tools.
-        let text = match url.expose().strip_prefix("mariadb://") {
-            Some(rest) => format!("mysql://{rest}"),
-            None => url.expose().to_owned(),
-        };
-        let opts = Opts::from_url(&text).map_err(|error| fault::url(&error, url))?;
-        if opts.db_name().is_none() {
-            return Err(StorageError::Broken(
-                "storage.url names no database: mysql://user:password@host:3306/database".into(),
-            ));
-        }
-        let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
-        let opts = OptsBuilder::from_opts(opts)
-            // The socket that the server names may belong to another server on this host.
-            .prefer_socket(false)
-            // An UPDATE returns how many rows it found, not how many it changed.
-            .client_found_rows(true)
-            .tcp_keepalive(Some(keepalive))
-            .tcp_nodelay(true)
-            .stmt_cache_size(STATEMENTS_MAX);
         Ok(Self {
-            dial: Dial {
-                opts: opts.into(),
-                place: url.masked(),
-            },
+            dial: Dial::new(url)?,
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(CONNECTIONS_MAX),
         })
@@ -160,38 +211,5 @@ impl Drop for MysqlLink {
         for conn in self.idle.get_mut().drain(..) {
             runtime.spawn(timeout(PING_TIMEOUT, conn.disconnect()));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_url_is_refused_without_a_part_of_its_password() {
-        for url in [
-            "mysql://mika:hun?ter2=x@localhost/mika",
-            "mysql://mika:hun?ter2@localhost/mika",
-            "mysql://mika:hunter2@localhost:port/mika",
-            "mysql://mika:hunter2@localhost",
-            "mysql://mika:hunter2@localhost/mika?pool_min=hunter2",
-        ] {
-            let error = MysqlLink::new(&Secret::new(url))
-                .err()
-                .expect(url)
-                .to_string();
-            assert!(
-                !error.contains("hun") && !error.contains("ter2"),
-                "{url}: {error}"
-            );
-        }
-        let error = MysqlLink::new(&Secret::new("mysql://u:p@localhost/mika?compres=1"));
-        assert!(
-            error
-                .err()
-                .expect("an error")
-                .to_string()
-                .contains("\"compres\"")
-        );
     }
 }

@@ -11,13 +11,16 @@ mod definers;
 mod durability;
 mod fault;
 mod feed;
+mod galera;
 mod hashes;
 mod link;
 mod refused;
 mod rights;
 mod rows;
+mod server;
 mod session;
 mod settings;
+mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +30,12 @@ use async_trait::async_trait;
 use self::claim::NamedLock;
 use self::link::{ANSWER_TIMEOUT, MysqlLink, WHOLE_TABLE_TIMEOUT};
 use self::session::MysqlSession;
+pub(super) use self::url::check as check_url;
 use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{self, Schema, Statements};
 use super::sql::{self, SqlStorage, keeper};
 use super::{Claim, Storage, StorageConfig, StorageError, migrate};
-use crate::base::secret::Secret;
-use crate::base::url;
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 2] = [
@@ -69,12 +71,6 @@ struct Mysql {
     link: MysqlLink,
     schema: &'static Schema,
     statements: Arc<Statements>,
-}
-
-pub(super) fn check_url(url: &Secret) -> Result<(), String> {
-    let form = "mysql://USER:PASSWORD@HOST:PORT/DATABASE";
-    url::check_scheme(url, "mysql", &["mysql", "mariadb"], form)?;
-    url::check_login(url, true)
 }
 
 /// The schemas of this driver.
@@ -121,6 +117,12 @@ impl SqlDatabase for Mysql {
     }
 
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
-        keeper::claim(NamedLock::new(self.link.dial.clone(), identity)).await
+        let servers = self.link.dial.each();
+        let locks = servers.map(|dial| NamedLock::new(dial, identity));
+        keeper::claim(locks.collect()).await
+    }
+
+    async fn check_servers(&self) -> Vec<Finding> {
+        self.link.dial.check().await
     }
 }

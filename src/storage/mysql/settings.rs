@@ -28,12 +28,14 @@ const NEEDED: [&str; 3] = [
 ];
 
 /// Optional settings, which some servers lack or let only privileged accounts set: the clock of the session,
-/// InnoDB's strictness, and limits for long statements (Mika has its own).
-const OPTIONAL: [&str; 4] = [
+/// InnoDB's strictness, limits for long statements (Mika has its own), and that a node of a Galera cluster applies
+/// what other nodes have committed before it reads.
+const OPTIONAL: [&str; 5] = [
     "SET SESSION timestamp = DEFAULT",
     "SET SESSION innodb_strict_mode = 1",
     "SET SESSION max_statement_time = 0",
     "SET SESSION max_execution_time = 0",
+    "SET SESSION wsrep_sync_wait = 1",
 ];
 
 /// Settings that the check verifies: a proxy may not have passed them on.

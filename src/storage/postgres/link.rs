@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
+use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls as Plain, Socket};
 
@@ -22,8 +23,9 @@ use super::settings;
 use super::tls::{Certainty, PostgresConnector};
 use super::url::PostgresUrl;
 use crate::base::secret::Secret;
-use crate::storage::StorageError;
+use crate::storage::hosts::out_of_service;
 use crate::storage::sql::database::Use;
+use crate::storage::{Finding, StorageError};
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
@@ -69,15 +71,14 @@ impl PostgresDial {
         let connector = self.connector().await?;
         let hosts = &self.url.hosts;
         let mut failure = PostgresFault::Late;
-        for host in hosts {
-            let limit = match host.get_connect_timeout() {
-                Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
-                None if hosts.len() > 1 => HOST_TIMEOUT,
-                None => ANSWER_TIMEOUT,
-            };
-            let connected = timeout(limit, self.connect_to(host, connector.as_ref())).await;
-            failure = match connected.unwrap_or(Err(PostgresFault::Late)) {
-                Ok(conn) => return Ok(conn),
+        for (place, host) in hosts.in_turn() {
+            failure = match self.connect_to(host, connector.as_ref()).await {
+                Ok(conn) => {
+                    if hosts.used(place) {
+                        tracing::info!(server = named(host), "storage is another server now");
+                    }
+                    return Ok(conn);
+                }
                 Err(fault) if fault.is_of_this_host() => fault,
                 Err(fault) => return Err(fault),
             };
@@ -99,7 +100,42 @@ impl PostgresDial {
         }
     }
 
+    /// Servers that could not take over now.
+    pub(super) async fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.url.hosts.len() == 1 {
+            return findings;
+        }
+        let Ok(connector) = self.connector().await else {
+            return findings;
+        };
+        for host in self.url.hosts.all() {
+            match self.connect_to(host, connector.as_ref()).await {
+                Ok(_) | Err(PostgresFault::Standby) => {}
+                Err(fault) => {
+                    let why = fault.explain(&named(host), HOST_TIMEOUT);
+                    findings.push(out_of_service(&named(host), &why));
+                }
+            }
+        }
+        findings
+    }
+
     async fn connect_to(
+        &self,
+        host: &Config,
+        connector: Option<&PostgresConnector>,
+    ) -> Result<PostgresConn, PostgresFault> {
+        let limit = match host.get_connect_timeout() {
+            Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
+            None if self.url.hosts.len() > 1 => HOST_TIMEOUT,
+            None => ANSWER_TIMEOUT,
+        };
+        let connected = timeout(limit, self.set_up(host, connector)).await;
+        connected.unwrap_or(Err(PostgresFault::Late))
+    }
+
+    async fn set_up(
         &self,
         host: &Config,
         connector: Option<&PostgresConnector>,
@@ -124,6 +160,18 @@ impl PostgresDial {
     pub(super) fn place(&self) -> &str {
         &self.url.place
     }
+}
+
+/// Host and port, as the URL has them.
+fn named(host: &Config) -> String {
+    let name = match (host.get_hosts().first(), host.get_hostaddrs().first()) {
+        (Some(Host::Tcp(name)), _) => name.clone(),
+        (Some(Host::Unix(folder)), _) => folder.display().to_string(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => String::new(),
+    };
+    let port = host.get_ports().first();
+    port.map_or_else(|| name.clone(), |port| format!("{name}:{port}"))
 }
 
 /// Connects, and does what the connection has to do on a task of its own. Messages of the server are dropped: a

@@ -93,7 +93,12 @@ impl SqlDatabase for Postgres {
     }
 
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
-        keeper::claim(AdvisoryLock::new(self.link.dial.clone(), identity)).await
+        let lock = AdvisoryLock::new(self.link.dial.clone(), identity);
+        keeper::claim(vec![lock]).await
+    }
+
+    async fn check_servers(&self) -> Vec<Finding> {
+        self.link.dial.check().await
     }
 
     async fn feed_changed(&self) {

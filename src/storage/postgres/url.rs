@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -12,6 +13,7 @@ use super::tls::{Certainty, PostgresTls};
 use crate::base::secret::Secret;
 use crate::base::url;
 use crate::storage::StorageError;
+use crate::storage::hosts::Hosts;
 
 /// What a URL looks like.
 pub(super) const FORM: &str = "postgres://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -21,8 +23,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// What a URL says.
 #[derive(Clone)]
 pub(super) struct PostgresUrl {
-    /// One for each host, in the order in which they are tried.
-    pub(super) hosts: Vec<Config>,
+    pub(super) hosts: Arc<Hosts<Config>>,
     pub(super) tls: PostgresTls,
     /// Whether a server that can't be written to will do.
     pub(super) takes_standby: bool,
@@ -59,7 +60,7 @@ impl PostgresUrl {
         }
         let hosts = hosts(&config, tls.certainty).map_err(wrong)?;
         Ok(Self {
-            hosts,
+            hosts: Arc::new(Hosts::new(hosts)),
             tls,
             takes_standby: extras.takes_standby,
             place: url.masked(),
@@ -247,10 +248,10 @@ mod tests {
     #[test]
     fn hosts_and_options_are_read() {
         let url = read("postgresql://u:p@a:1,b/site?sslmode=verify-full&sslrootcert=/x%20y.pem");
-        let ports: Vec<_> = url.hosts.iter().map(Config::get_ports).collect();
+        let ports: Vec<_> = url.hosts.all().iter().map(Config::get_ports).collect();
         assert_eq!(ports, [[1], [5432]]);
-        assert_eq!(url.hosts[1].get_ssl_mode(), SslMode::Require);
-        assert_eq!(url.hosts[1].get_application_name(), Some("mika"));
+        assert_eq!(url.hosts.all()[1].get_ssl_mode(), SslMode::Require);
+        assert_eq!(url.hosts.all()[1].get_application_name(), Some("mika"));
         assert_eq!(url.tls.certainty, Certainty::Name);
         assert_eq!(url.tls.roots, Some(PathBuf::from("/x y.pem")));
         assert!(!url.takes_standby);
@@ -262,8 +263,8 @@ mod tests {
         ] {
             let url = read(socket);
             let folder = Host::Unix("/run/postgresql".into());
-            assert_eq!(url.hosts[0].get_hosts(), [folder]);
-            assert_eq!(url.hosts[0].get_ssl_mode(), SslMode::Disable);
+            assert_eq!(url.hosts.all()[0].get_hosts(), [folder]);
+            assert_eq!(url.hosts.all()[0].get_ssl_mode(), SslMode::Disable);
         }
     }
 

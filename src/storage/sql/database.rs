@@ -96,6 +96,11 @@ pub trait SqlDatabase: Send + Sync + 'static {
     /// See [`crate::storage::Storage::claim`]. `identity` is that of the database.
     async fn claim(&self, identity: &str) -> Result<Claim, StorageError>;
 
+    /// Which of several servers could not take over now.
+    async fn check_servers(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
     /// See [`crate::storage::Storage::feed_changed`].
     async fn feed_changed(&self) {
         std::future::pending().await

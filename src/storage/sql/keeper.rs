@@ -2,12 +2,13 @@
 //! identity and held by its own connection.
 //!
 //! The server frees the lock when that connection ends, also if the daemon is killed or its host vanishes. A
-//! lost connection is replaced, and the lock acquired again unless another process has it by then.
+//! lost connection is replaced, and the lock acquired again unless another process has it by then. Each server of a
+//! cluster has its own locks, so a daemon whose URL names several takes that of each one that it can reach.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::storage::{Claim, StorageError};
@@ -64,29 +65,46 @@ pub(in crate::storage) struct Holder {
     pub(in crate::storage) who: Option<String>,
 }
 
-/// Claims the database of that lock.
-pub(in crate::storage) async fn claim<L: ServerLock>(lock: L) -> Result<Claim, StorageError> {
-    let holding = match lock.take(GRACE).await? {
-        Attempt::Taken(holding) => holding,
-        Attempt::Refused(holder) => return Err(StorageError::Broken(refusal(&lock, &holder))),
-    };
-    let (guard, dropped) = oneshot::channel::<()>();
+/// Claims the database of these locks, one of each server: of those that can be reached, at least one.
+pub(in crate::storage) async fn claim<L: ServerLock>(locks: Vec<L>) -> Result<Claim, StorageError> {
+    let mut taken = Vec::new();
+    let mut failure = None;
+    for lock in locks {
+        let holding = match lock.take(GRACE).await {
+            Ok(Attempt::Taken(holding)) => Some(holding),
+            Ok(Attempt::Refused(holder)) => {
+                return Err(StorageError::Broken(refusal(&lock, &holder)));
+            }
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        };
+        taken.push((lock, holding));
+    }
+    if let Some(error) = failure
+        && taken.iter().all(|(_, holding)| holding.is_none())
+    {
+        return Err(error);
+    }
+    let (guard, dropped) = watch::channel(());
     let (lost, reason) = watch::channel(None);
-    tokio::spawn(keep(lock, holding, dropped, lost));
+    for (lock, holding) in taken {
+        tokio::spawn(keep(lock, holding, dropped.clone(), lost.clone()));
+    }
     Ok(Claim::held_by(guard).until(reason))
 }
 
 /// Holds the claim until it is dropped, or another process gets it.
 async fn keep<L: ServerLock>(
     lock: L,
-    holding: L::Holding,
-    dropped: oneshot::Receiver<()>,
+    mut held: Option<L::Holding>,
+    mut dropped: watch::Receiver<()>,
     lost: watch::Sender<Option<String>>,
 ) {
-    let mut held = Some(holding);
     tokio::select! {
         reason = hold(&lock, &mut held) => drop(lost.send_replace(Some(reason))),
-        _ = dropped => {}
+        _ = dropped.changed() => {}
     }
     if let Some(holding) = held {
         lock.release(holding).await;
@@ -95,17 +113,17 @@ async fn keep<L: ServerLock>(
 
 /// Holds the claim until another process gets it; returns which.
 async fn hold<L: ServerLock>(lock: &L, held: &mut Option<L::Holding>) -> String {
+    let mut former = None;
     loop {
-        sleep(PERIOD).await;
-        let Some(holding) = held else {
-            continue;
-        };
-        if lock.is_held(holding).await {
-            continue;
+        if let Some(holding) = held {
+            sleep(PERIOD).await;
+            if lock.is_held(holding).await {
+                continue;
+            }
+            former = Some(lock.number(holding));
+            *held = None;
+            tracing::warn!("the connection that claims the database was lost; claiming it again");
         }
-        let former = lock.number(holding);
-        *held = None;
-        tracing::warn!("the connection that claims the database was lost; claiming it again");
         match take_again(lock, former).await {
             Ok(holding) => *held = Some(holding),
             Err(holder) => return refusal(lock, &holder),
@@ -115,14 +133,15 @@ async fn hold<L: ServerLock>(lock: &L, held: &mut Option<L::Holding>) -> String 
 }
 
 /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
-/// that the `former` connection is lost.
-async fn take_again<L: ServerLock>(lock: &L, former: u32) -> Result<L::Holding, Holder> {
+/// that the `former` connection is lost, or that of this daemon's last start.
+async fn take_again<L: ServerLock>(lock: &L, former: Option<u32>) -> Result<L::Holding, Holder> {
     let mut refusals = 0;
     loop {
         match lock.take(Duration::ZERO).await {
             Ok(Attempt::Taken(holding)) => return Ok(holding),
             Ok(Attempt::Refused(holder)) => {
-                let may_be_former = holder.number.is_none_or(|number| number == former);
+                let is_former = |number| former.is_none_or(|former| former == number);
+                let may_be_former = holder.number.is_none_or(is_former);
                 refusals += 1;
                 if !may_be_former || refusals > FORMER_TRIES {
                     return Err(holder);

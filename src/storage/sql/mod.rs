@@ -146,6 +146,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
         let (mut findings, has_rows) = self.check_all_but_rows().await?;
+        findings.extend(self.database.check_servers().await);
         if has_rows {
             findings.extend(self.unusable_rows().await?);
         }

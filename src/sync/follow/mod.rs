@@ -140,6 +140,10 @@ impl RegistryFollower {
                 wake.notify_one();
                 let mut position_rx = position_tx.subscribe();
                 let _ = position_rx.wait_for(|position| *position >= end).await;
+                // A position stops before a number that may still appear; what has others is in force now.
+                let _turn = self.replica.turn.lock().await;
+                let position = *position_tx.borrow();
+                let _ = feed::catch_up(&self.replica, position, LoadPass::Again).await;
             }
             Source::Notices(Notices {
                 cache, position_tx, ..

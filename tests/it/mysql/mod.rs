@@ -7,6 +7,8 @@ mod drift;
 mod durability;
 mod faults;
 mod feed;
+mod galera;
+mod hosts;
 mod identity;
 mod obstacles;
 mod programs;
@@ -15,8 +17,10 @@ mod setups;
 mod sites;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::base::secret::Secret;
@@ -24,6 +28,7 @@ use mika::change::{Batch, Change, Credit, PeerChange, PeerKey, PeerRecord, Stand
 use mika::storage::{Storage, StorageConfig, StorageDrivers, StorageError};
 
 use crate::harness::mariadb::MariaDb;
+use crate::harness::now;
 
 /// What a web application of 2015 has, and nothing else.
 pub const SITE_2015: &str = "
@@ -67,6 +72,21 @@ impl Fixture {
     pub async fn uploaded(&self, user: u32) -> u64 {
         let user = self.storage.user(UserId(user)).await.unwrap().unwrap();
         user.totals.uploaded
+    }
+}
+
+/// How long an attempt may fail.
+const SUCCEEDED: Duration = Duration::from_secs(20);
+
+/// The result of the first attempt that succeeds.
+pub async fn eventually<T, E: Debug>(attempt: impl AsyncFn() -> Result<T, E>) -> T {
+    let start = now();
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => assert!(start.elapsed() < SUCCEEDED, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -1,0 +1,112 @@
+//! `storage.url`: the servers, the account, and how a connection is made.
+
+use std::time::Duration;
+
+use mysql_async::{Opts, OptsBuilder};
+
+use super::fault;
+use crate::base::secret::Secret;
+use crate::base::url;
+use crate::storage::StorageError;
+
+/// What a URL looks like.
+const FORM: &str = "mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Prepared statements kept by each connection; more than there are named statements.
+const STATEMENTS_MAX: usize = 128;
+
+/// Whether the text looks like a URL of this driver.
+pub(in crate::storage) fn check(url: &Secret) -> Result<(), String> {
+    url::check_scheme(url, "mysql", &["mysql", "mariadb"], FORM)?;
+    url::check_login(url, true)
+}
+
+/// The options of each host, in the order of the URL.
+pub(super) fn hosts(url: &Secret) -> Result<Vec<Opts>, StorageError> {
+    let texts = texts(url.expose());
+    let hosts = texts.iter().map(|text| options(text, url));
+    let hosts: Vec<Opts> = hosts.collect::<Result<_, _>>()?;
+    if hosts.len() > 1 && hosts.iter().any(|opts| opts.socket().is_some()) {
+        return Err(StorageError::Broken(
+            "storage.url names a socket, which several hosts can't share".into(),
+        ));
+    }
+    Ok(hosts)
+}
+
+/// A URL for each host of one that has commas between them.
+fn texts(url: &str) -> Vec<String> {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (login, hosts) = match authority.rsplit_once('@') {
+        Some((login, hosts)) => (format!("{login}@"), hosts),
+        None => (String::new(), authority),
+    };
+    let text = |host: &str| format!("mysql://{login}{host}{path}");
+    hosts.split(',').map(text).collect()
+}
+
+fn options(text: &str, url: &Secret) -> Result<Opts, StorageError> {
+    let opts = Opts::from_url(text).map_err(|error| fault::url(&error, url))?;
+    if opts.db_name().is_none() {
+        return Err(StorageError::Broken(
+            "storage.url names no database: mysql://user:password@host:3306/database".into(),
+        ));
+    }
+    let keepalive = opts.tcp_keepalive().unwrap_or(TCP_KEEPALIVE);
+    let opts = OptsBuilder::from_opts(opts)
+        // The socket that the server names may belong to another server on this host.
+        .prefer_socket(false)
+        // An UPDATE returns how many rows it found, not how many it changed.
+        .client_found_rows(true)
+        .tcp_keepalive(Some(keepalive))
+        .tcp_nodelay(true)
+        .stmt_cache_size(STATEMENTS_MAX);
+    Ok(opts.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(url: &str) -> String {
+        let read = hosts(&Secret::new(url));
+        read.err().expect(url).to_string()
+    }
+
+    #[test]
+    fn each_host_has_its_port_and_the_same_login() {
+        let hosts = hosts(&Secret::new("mariadb://u:a%2Cb@[::1]:3307,b,c:1/site")).expect("a URL");
+        let found = hosts.iter().map(|it| (it.ip_or_hostname(), it.tcp_port()));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [("[::1]", 3307), ("b", 3306), ("c", 1)]
+        );
+        assert!(hosts.iter().all(|it| it.pass() == Some("a,b")));
+        assert!(hosts.iter().all(|it| it.db_name() == Some("site")));
+        assert!(error("mysql://u@a,b/site?socket=/run/s").contains("several hosts"));
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_a_part_of_its_password() {
+        for url in [
+            "mysql://mika:hun?ter2=x@localhost/mika",
+            "mysql://mika:hun?ter2@localhost/mika",
+            "mysql://mika:hunter2@localhost:port/mika",
+            "mysql://mika:hunter2@localhost",
+            "mysql://mika:hunter2@localhost,/mika",
+            "mysql://mika:hunter2@localhost,b:port/mika",
+            "mysql://mika:hunter2@localhost/mika?pool_min=hunter2",
+        ] {
+            let error = error(url);
+            assert!(
+                !error.contains("hun") && !error.contains("ter2"),
+                "{url}: {error}"
+            );
+        }
+        let error = error("mysql://u:p@localhost/mika?compres=1");
+        assert!(error.contains("\"compres\""));
+    }
+}
