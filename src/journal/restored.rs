@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use super::leftover::{Leftover, LeftoverError};
 use super::spill::{Spill, SpillHeader, SpilledBatch};
 use crate::cache::{Cache, CacheError, STOPPED};
@@ -24,10 +26,10 @@ pub enum BatchLocation {
 }
 
 /// The batches of a journal, in one location, that storage lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnappliedBatches {
     pub journal: String,
-    pub location: BatchLocation,
+    pub place: BatchLocation,
     /// The identity of another database that a spill file belongs to: such a file is left alone.
     pub foreign: Option<String>,
     /// The number of the last batch that storage has; 0 if it has none.
@@ -40,12 +42,13 @@ pub struct UnappliedBatches {
     /// How many of these batches can't be read.
     pub unreadable: u64,
     /// Times of the oldest and newest announce (Unix time); none if there is none.
-    pub times: Option<(i64, i64)>,
+    pub oldest: Option<i64>,
+    pub newest: Option<i64>,
     /// Number of users with announces in these batches.
     pub users: u64,
     /// Bytes that its nodes expected to be credited.
-    pub up: u64,
-    pub down: u64,
+    pub uploaded: u64,
+    pub downloaded: u64,
 }
 
 /// What was applied of a journal.
@@ -74,7 +77,8 @@ struct Sums {
     batches: u64,
     changes: u64,
     unreadable: u64,
-    times: Option<(i64, i64)>,
+    oldest: Option<i64>,
+    newest: Option<i64>,
     users: HashSet<u32>,
     up: u64,
     down: u64,
@@ -213,8 +217,8 @@ impl Leftovers {
                 SpilledBatch::Damaged(_) => sums.add_unreadable(number, changes),
             }
         }
-        let location = BatchLocation::File(spill.path().to_path_buf());
-        let found = sums.into_unapplied(&head.journal, location, applied);
+        let place = BatchLocation::File(spill.path().to_path_buf());
+        let found = sums.into_unapplied(&head.journal, place, applied);
         Ok(found.map(|found| UnappliedBatches {
             foreign: (!is_own).then(|| head.storage.clone()),
             ..found
@@ -283,21 +287,21 @@ impl Sums {
     }
 
     fn note_time(&mut self, at: i64) {
-        let (oldest, newest) = self.times.unwrap_or((at, at));
-        self.times = Some((oldest.min(at), newest.max(at)));
+        self.oldest = self.oldest.min(Some(at)).or(Some(at));
+        self.newest = self.newest.max(Some(at));
     }
 
     /// None if there was no batch.
     fn into_unapplied(
         self,
         journal: &str,
-        location: BatchLocation,
+        place: BatchLocation,
         applied: u64,
     ) -> Option<UnappliedBatches> {
         let (first, last) = self.numbers?;
         Some(UnappliedBatches {
             journal: journal.to_owned(),
-            location,
+            place,
             foreign: None,
             applied,
             first,
@@ -305,15 +309,22 @@ impl Sums {
             batches: self.batches,
             changes: self.changes,
             unreadable: self.unreadable,
-            times: self.times,
+            oldest: self.oldest,
+            newest: self.newest,
             users: self.users.len() as u64,
-            up: self.up,
-            down: self.down,
+            uploaded: self.up,
+            downloaded: self.down,
         })
     }
 }
 
 // === impl BatchLocation ===
+
+impl Serialize for BatchLocation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl fmt::Display for BatchLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
