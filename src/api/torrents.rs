@@ -292,7 +292,7 @@ pub(super) async fn bulk(
     JsonBody(rows): JsonBody<BulkRows<BulkTorrent>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkTorrent::torrent);
-    Ok(Json(bulk::run(&api, rows).await?))
+    Ok(Json(bulk::run(&api, rows.collect()).await?))
 }
 
 /// The torrent with the counts of its swarm.

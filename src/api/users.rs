@@ -293,7 +293,7 @@ pub(super) async fn bulk(
     JsonBody(rows): JsonBody<BulkRows<BulkUser>>,
 ) -> Result<Json<BulkResult>, ApiError> {
     let rows = rows.checked()?.into_iter().map(BulkUser::user);
-    Ok(Json(bulk::run(&api, rows).await?))
+    Ok(Json(bulk::run(&api, rows.collect()).await?))
 }
 
 async fn find(api: &Api, text: &str) -> Result<StoredUser, ApiError> {

@@ -1,7 +1,7 @@
 //! The log: lines for people or as JSON, with times in UTC, on stderr or in a file.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Stderr, Write};
+use std::io::{self, IsTerminal, Stderr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::EitherWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -69,12 +70,6 @@ pub enum LogError {
 /// Where lines go now: to a file, or to stderr without one.
 #[derive(Clone)]
 struct Output(Arc<ArcSwapOption<File>>);
-
-/// Where one line goes.
-enum Line {
-    File(Arc<File>),
-    Stderr(Stderr),
-}
 
 /// Starts the log of this process.
 ///
@@ -175,30 +170,12 @@ impl LogHandle {
 // === impl Output ===
 
 impl<'a> MakeWriter<'a> for Output {
-    type Writer = Line;
+    type Writer = EitherWriter<Arc<File>, Stderr>;
 
-    fn make_writer(&'a self) -> Line {
+    fn make_writer(&'a self) -> Self::Writer {
         match self.0.load_full() {
-            Some(file) => Line::File(file),
-            None => Line::Stderr(io::stderr()),
-        }
-    }
-}
-
-// === impl Line ===
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.write(bytes),
-            Self::Stderr(stderr) => stderr.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.flush(),
-            Self::Stderr(stderr) => stderr.flush(),
+            Some(file) => EitherWriter::A(file),
+            None => EitherWriter::B(io::stderr()),
         }
     }
 }

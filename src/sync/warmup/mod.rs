@@ -149,6 +149,16 @@ pub async fn run(
     Ok(report)
 }
 
+// === impl WarmupOptions ===
+
+impl WarmupOptions {
+    /// Everything.
+    pub const ALL: Self = Self {
+        parts: WarmupParts::ALL,
+        dry_run: false,
+    };
+}
+
 // === impl WarmupParts ===
 
 impl WarmupParts {
