@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::leftover::{Leftover, LeftoverError};
+use super::leftover::{AdoptedJournal, JournalError, Leftover};
 use super::spill::{Spill, SpillHeader, SpilledBatch};
 use crate::cache::{Cache, CacheError, STOPPED};
 use crate::change::journals::sort_by_start;
@@ -51,17 +51,6 @@ pub struct UnappliedBatches {
     pub downloaded: u64,
 }
 
-/// What was applied of a journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdoptedJournal {
-    pub journal: String,
-    /// Batches that were applied, and their changes.
-    pub batches: u64,
-    pub changes: u64,
-    /// Batches before or between them that are lost.
-    pub missing: u64,
-}
-
 /// The journals of a cache and of spill files whose nodes do not run.
 pub struct Leftovers {
     storage: Arc<dyn Storage>,
@@ -96,7 +85,7 @@ impl Leftovers {
         cache: Arc<dyn Cache>,
         database: String,
         files: Vec<PathBuf>,
-    ) -> Result<Self, LeftoverError> {
+    ) -> Result<Self, JournalError> {
         let mut spilled = Vec::new();
         for file in files {
             spilled.extend(Spill::open_left(file).await?);
@@ -113,7 +102,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// The cache, storage or a file failed; nothing was changed.
-    pub async fn look(&self) -> Result<Vec<UnappliedBatches>, LeftoverError> {
+    pub async fn look(&self) -> Result<Vec<UnappliedBatches>, JournalError> {
         let mut all = Vec::new();
         for (journal, _) in self.cache.nodes().await? {
             all.extend(self.in_cache(&journal).await?);
@@ -128,7 +117,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// The cache, storage or a file failed.
-    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, LeftoverError> {
+    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, JournalError> {
         let mut all = Vec::new();
         for (spill, head) in self.own_files() {
             all.push(
@@ -152,7 +141,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// The cache, storage or a file failed.
-    pub async fn drop_all(&self) -> Result<(), LeftoverError> {
+    pub async fn drop_all(&self) -> Result<(), JournalError> {
         for (spill, head) in self.own_files() {
             if let Some((last, _)) = spill.numbers().await?.last() {
                 self.storage.begin_at(&head.journal, *last).await?;
@@ -179,7 +168,7 @@ impl Leftovers {
         head.storage.is_empty() || head.storage == self.database
     }
 
-    async fn in_cache(&self, journal: &str) -> Result<Option<UnappliedBatches>, LeftoverError> {
+    async fn in_cache(&self, journal: &str) -> Result<Option<UnappliedBatches>, JournalError> {
         let applied = self.storage.last_applied(journal).await?;
         let mut sums = Sums::default();
         let mut after = applied;
@@ -199,7 +188,7 @@ impl Leftovers {
         &self,
         spill: &Spill,
         head: &SpillHeader,
-    ) -> Result<Option<UnappliedBatches>, LeftoverError> {
+    ) -> Result<Option<UnappliedBatches>, JournalError> {
         let is_own = self.is_own(head);
         let applied = if is_own {
             self.storage.last_applied(&head.journal).await?
@@ -230,20 +219,14 @@ impl Leftovers {
         journal: &str,
         spill: Option<&Spill>,
         rules: &CreditRules,
-    ) -> Result<AdoptedJournal, LeftoverError> {
+    ) -> Result<AdoptedJournal, JournalError> {
         let leftover = Leftover {
             journal,
             cache: Some(&*self.cache),
             storage: &*self.storage,
             spill,
         };
-        let adopted = leftover.apply(rules).await?;
-        Ok(AdoptedJournal {
-            journal: journal.to_owned(),
-            batches: adopted.batches,
-            changes: adopted.changes as u64,
-            missing: adopted.missing,
-        })
+        leftover.apply(rules).await
     }
 
     /// Empties a journal in the cache, and marks it as ended: nodes forget it later, with its number in

@@ -292,10 +292,9 @@ impl Clocks {
         let agreed = readings.agreed();
         let skews = readings.all().map(|(name, time)| (name, time - agreed));
         let skews: Vec<(String, i64)> = skews.collect();
-        let shown = skews
-            .iter()
-            .map(|(name, skew)| (name.clone(), skew.unsigned_abs()));
-        metrics.clocks.set(shown.collect());
+        let shown = skews.iter();
+        let shown = shown.map(|(name, skew)| (name.clone(), skew.unsigned_abs()));
+        *metrics.clocks.lock() = shown.collect();
         // Only ever forward: a time that comes twice would do more harm than one that is ahead.
         let best = readings.best();
         if best - self.clock.now().unix > NEAR + readings.error {

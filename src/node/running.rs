@@ -18,17 +18,6 @@ use crate::node::start::Ready;
 use crate::node::{Certificates, Drivers, Options, Signals, upkeep, watchdog};
 use crate::telemetry::{log, notify};
 
-/// What a node has before it serves.
-pub(super) struct Begun<'a> {
-    pub options: Options,
-    pub drivers: &'a Drivers,
-    pub cache: Option<Arc<dyn Cache>>,
-    pub sockets: Sockets,
-    pub certificates: Certificates,
-    pub log: log::LogHandle,
-    pub ready: Ready,
-}
-
 /// A node that serves.
 pub(super) struct Running {
     core: Core,
@@ -39,16 +28,15 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub fn start(begun: Begun<'_>) -> Result<Self> {
-        let Begun {
-            options,
-            drivers,
-            cache,
-            sockets,
-            certificates,
-            log,
-            ready,
-        } = begun;
+    pub fn start(
+        options: Options,
+        drivers: &Drivers,
+        cache: Option<Arc<dyn Cache>>,
+        sockets: Sockets,
+        certificates: Certificates,
+        log: log::LogHandle,
+        ready: Ready,
+    ) -> Result<Self> {
         let config = options.config.config.clone();
         let (mut core, follower) = Core::start(ready, cache.clone());
         let node = core.node.clone();

@@ -245,11 +245,7 @@ fn in_use(
              up to a minute): start again later, and reserve the port by the sysctl \
              net.ipv4.ip_local_reserved_ports={port}, or choose another one in {section}.listen"
         ),
-        Some(Holder::Listener) if section != "udp" || !may_take => format!(
-            "the port is in use: another program listens there: stop it, or choose another port in \
-             {section}.listen"
-        ),
-        _ if may_take => format!(
+        _ if may_take && (holder.is_none() || section == "udp") => format!(
             "the port is in use: another program listens there, or a connection that this host made \
              had the port: stop the program, or start again in a minute and reserve the port by the \
              sysctl net.ipv4.ip_local_reserved_ports={port}, or choose another one in \

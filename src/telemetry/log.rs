@@ -20,6 +20,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+use crate::base::file::folder_of;
+
 /// The section `log` of the config.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
@@ -119,10 +121,7 @@ pub fn check(path: &Path) -> Result<(), LogError> {
     let writable = if path.exists() {
         File::options().append(true).open(path).map(drop)
     } else {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
+        std::fs::read_dir(folder_of(path)).map(drop)
     };
     writable.map_err(|error| LogError::File {
         path: path.into(),

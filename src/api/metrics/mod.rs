@@ -176,7 +176,7 @@ impl Sources {
         page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", metrics.storage_problems.load(Ordering::Relaxed))?;
         page.counter("mika_storage_failures_total", "Calls to storage that failed.", metrics.storage.failures.get())?;
         page.counter("mika_storage_reconnects_total", "How often storage came back after calls had failed.", metrics.storage.reconnects.get())?;
-        let clocks = metrics.clocks.all();
+        let clocks = metrics.clocks.lock().clone();
         let clocks = clocks.iter().map(|(clock, skew)| ([("clock", clock.as_str())], *skew));
         page.gauges("mika_clock_skew_seconds", "Seconds between a clock and the time that most agree on.", clocks)?;
         page.gauge("mika_cache_up", "1 if the cache can be reached, else 0.", is_up(metrics.cache.is_up()))?;

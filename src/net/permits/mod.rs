@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use strum::VariantArray;
 use tokio::task::AbortHandle;
 
 use self::networks::Networks;
@@ -63,7 +64,7 @@ const EVICTIONS_MAX: usize = 2;
 const SHARE_MIN: usize = 2;
 
 /// What a connection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 #[repr(u8)]
 pub enum Phase {
     /// Waiting for the next request.
@@ -106,18 +107,6 @@ pub struct WorkerPermits {
 pub struct Permit {
     worker: WorkerPermits,
     slot: u32,
-}
-
-// === impl Phase ===
-
-impl Phase {
-    const ALL: [Self; 5] = [
-        Self::Idle,
-        Self::Request,
-        Self::Sending,
-        Self::Leaving,
-        Self::Waiting,
-    ];
 }
 
 // === impl Permits ===
