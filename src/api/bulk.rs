@@ -67,17 +67,6 @@ enum Status {
     Failed,
 }
 
-/// Splits rows into chunks.
-fn chunks<T>(
-    rows: impl Iterator<Item = Result<T, String>>,
-) -> impl Iterator<Item = Vec<Result<T, String>>> {
-    let mut rows = rows.peekable();
-    std::iter::from_fn(move || {
-        rows.peek()?;
-        Some(rows.by_ref().take(CHUNK).collect())
-    })
-}
-
 /// Checks an id that a web application gives. The upper half of the range is left to the database,
 /// which counts on from the largest id: one at the end would leave it none.
 pub(super) fn check_id(field: &str, id: Option<u32>) -> Result<(), String> {
@@ -124,12 +113,12 @@ pub(super) trait Addable: Clone + Send + Sync {
 /// first chunk fails the request.
 pub(super) async fn run<T: Addable>(
     api: &Api,
-    rows: impl Iterator<Item = Checked<T>>,
+    rows: Vec<Checked<T>>,
 ) -> Result<BulkResult, ApiError> {
     let mut result = BulkResult::default();
     let mut propagation = Propagation::Done;
     let mut failure: Option<String> = None;
-    for rows in chunks(rows) {
+    for rows in rows.chunks(CHUNK) {
         let mut ids = Vec::new();
         if failure.is_none() {
             let good: Vec<T> = rows.iter().flatten().cloned().collect();
@@ -143,7 +132,7 @@ pub(super) async fn run<T: Addable>(
             }
         }
         let mut ids = ids.into_iter();
-        for checked in &rows {
+        for checked in rows {
             result.push(match (checked, &failure) {
                 (Err(problem), _) => RowResult::without(Status::Invalid, problem),
                 (Ok(_), Some(failure)) => RowResult::without(Status::Failed, failure),
@@ -209,15 +198,6 @@ impl RowResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_come_in_chunks() {
-        let sizes: Vec<usize> = chunks((0..1201).map(Ok::<_, String>))
-            .map(|chunk| chunk.len())
-            .collect();
-        assert_eq!(sizes, [500, 500, 201]);
-        assert_eq!(chunks(std::iter::empty::<Result<u32, String>>()).count(), 0);
-    }
 
     #[test]
     fn results_are_counted() {

@@ -68,12 +68,10 @@ where
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = collect(request).await?;
-        if bytes.is_empty() {
-            return Err(ApiError::invalid("expected a JSON body"));
-        }
-        parse(&bytes).map(Self)
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let MaybeBody(body) = MaybeBody::from_request(request, state).await?;
+        let missing = || ApiError::invalid("expected a JSON body");
+        body.map(Self).ok_or_else(missing)
     }
 }
 

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -44,6 +43,7 @@ use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
 use crate::change::SwarmCounts;
 use crate::storage::Storage;
+use crate::sync::RegistryFollower;
 use crate::sync::edit::{Editor, Propagation};
 use crate::telemetry::events::Events;
 
@@ -68,7 +68,7 @@ pub struct Api {
     storage: Arc<dyn Storage>,
     editor: Editor,
     events: Arc<Events>,
-    host: Arc<dyn ApiHost>,
+    follower: RegistryFollower,
     about: About,
     credentials: ArcSwap<Credentials>,
     names: Names,
@@ -90,7 +90,7 @@ pub struct ApiParts {
     pub storage: Arc<dyn Storage>,
     pub editor: Editor,
     pub events: Arc<Events>,
-    pub host: Arc<dyn ApiHost>,
+    pub follower: RegistryFollower,
     pub about: About,
     pub names: Names,
     pub stop: watch::Receiver<bool>,
@@ -102,13 +102,6 @@ pub struct About {
     pub storage_driver: String,
     /// None where nodes share nothing.
     pub cache_driver: Option<String>,
-}
-
-/// The node that the API is part of.
-#[async_trait]
-pub trait ApiHost: Send + Sync + 'static {
-    /// Resolves when this node's registry has every edit saved so far, or after a timeout.
-    async fn caught_up(&self);
 }
 
 /// The change was made.
@@ -151,7 +144,7 @@ impl Api {
             storage: parts.storage,
             editor: parts.editor,
             events: parts.events,
-            host: parts.host,
+            follower: parts.follower,
             about: parts.about,
             credentials: ArcSwap::from_pointee(credentials),
             names: parts.names,
@@ -194,7 +187,7 @@ impl Api {
 
     /// The response to an edit, once this node has applied it.
     async fn done(&self, propagation: Propagation) -> Done {
-        self.host.caught_up().await;
+        self.follower.caught_up().await;
         Done {
             message: "ok",
             warning: match propagation {

@@ -3,8 +3,6 @@
 //! It is served without a login and contains no data: the page requests that from the API, with the
 //! login that its user types.
 
-use std::fmt::Write as _;
-
 use axum::Router;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
@@ -13,6 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 /// Allows the page's own files and API only; nothing inline, and no framing.
@@ -78,12 +77,7 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 impl Asset {
     /// The entity tag, a hash of the contents.
     fn tag(&self) -> String {
-        let mut tag = String::from("\"");
-        for byte in Sha256::digest(self.body).iter().take(12) {
-            let _ = write!(tag, "{byte:02x}");
-        }
-        tag.push('"');
-        tag
+        format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(self.body)[..12]))
     }
 
     /// The file, or 304 if the browser has it. A new version of Mika shows at the next reload.

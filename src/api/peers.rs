@@ -14,7 +14,7 @@ const PEERS_MAX: usize = 10_000;
 
 /// A peer that is in the swarm now. Of a public peer only address, role and last
 /// announce are shown; the rest is 0, empty or null, and `first_announce` is the last one.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 #[schema(as = Peer)]
 pub(super) struct PeerView {
     /// As text; `%`, and bytes other than visible ASCII, are written as `%` and two hexadecimal digits
@@ -71,22 +71,13 @@ fn shown(peer_id: &PeerId) -> String {
 impl From<LivePeer> for PeerView {
     fn from(peer: LivePeer) -> Self {
         let mut view = Self {
-            peer_id: String::new(),
-            user_id: None,
             ip: peer.address.ip().to_string(),
             port: peer.address.port(),
             seeder: peer.is_seeder,
             left: peer.is_seeder.then_some(0),
-            uploaded: 0,
-            downloaded: 0,
-            speed_up: 0,
-            speed_dn: 0,
-            speed_up_max: 0,
-            speed_dn_max: 0,
-            announces: 0,
-            total_time: 0,
             first_announce: peer.last_announce,
             last_announce: peer.last_announce,
+            ..Self::default()
         };
         if let Some((user, peer_id, record)) = peer.account {
             view.peer_id = shown(&peer_id);

@@ -2,15 +2,13 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
-use hyper::body::{Frame, Incoming, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -135,12 +133,6 @@ fn limited(client: IpAddr) -> Option<IpAddr> {
 /// Marks a connection as having a request in flight, until it is dropped.
 struct InFlight(Arc<Permit>);
 
-/// A response body; its request counts as in flight until the body is dropped.
-struct TrackedBody {
-    body: Body,
-    _in_flight: InFlight,
-}
-
 // === impl InFlight ===
 
 impl InFlight {
@@ -153,28 +145,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.begin(Phase::Idle);
-    }
-}
-
-// === impl TrackedBody ===
-
-impl hyper::body::Body for TrackedBody {
-    type Data = <Body as hyper::body::Body>::Data;
-    type Error = <Body as hyper::body::Body>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -211,10 +181,12 @@ impl Worker {
             let response = routes.clone().call(request);
             async move {
                 let response = response.await?;
-                Ok::<_, Infallible>(response.map(|body| TrackedBody {
-                    body,
-                    _in_flight: in_flight,
-                }))
+                // The closure, and so the request in flight, ends with the body.
+                let hold = move |error| {
+                    let _in_flight = &in_flight;
+                    error
+                };
+                Ok::<_, Infallible>(response.map(|body| body.map_err(hold)))
             }
         });
         let connection = http1::Builder::new()

@@ -13,6 +13,13 @@ impl Backoff {
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { next: first, max }
     }
+
+    /// Sleeps for the next delay.
+    pub async fn pause(&mut self) {
+        if let Some(delay) = self.next() {
+            tokio::time::sleep(delay).await;
+        }
+    }
 }
 
 impl Iterator for Backoff {

@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Files that appear whole or not at all, and paths beside a file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,12 +12,24 @@ pub struct PendingFile {
     file: File,
 }
 
+/// The path of a file beside `path`, whose name is that with a suffix.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The folder that a file is in.
+pub fn folder_of(file: &Path) -> &Path {
+    let folder = file.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 impl PendingFile {
     /// Writes a file for `target` with these permissions. It is not synced.
     pub fn write(target: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
-        let mut path = target.as_os_str().to_owned();
-        path.push(format!(".{:016x}.new", fastrand::u64(..)));
-        let path = PathBuf::from(path);
+        let path = with_suffix(target, &format!(".{:016x}.new", fastrand::u64(..)));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -92,7 +92,8 @@ impl PeriodLimit {
         self.count(period) >= max
     }
 
-    fn count(&self, period: u32) -> u32 {
+    /// Events counted in `period`, if it is the latest.
+    pub fn count(&self, period: u32) -> u32 {
         let latest = self.0.load(Ordering::Relaxed);
         if latest >> 32 == u64::from(period) {
             latest as u32

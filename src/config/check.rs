@@ -246,28 +246,25 @@ fn check_tracker(tracker: &Rules, mode: Mode) -> Checked {
     require("tracker.max_numwant", (1..=1000).contains(&max), || {
         format!("expected 1 to 1000, found {max}")
     })?;
-    require("tracker.numwant", tracker.numwant <= max, || {
-        format!(
-            "expected at most max_numwant ({max}), found {}",
-            tracker.numwant
-        )
+    let numwant = tracker.numwant;
+    require("tracker.numwant", numwant <= max, || {
+        format!("expected at most max_numwant ({max}), found {numwant}")
     })?;
     let at_least_one =
         |key, value: u64| require(key, value >= 1, || "expected at least 1, found 0".into());
     at_least_one("tracker.max_torrents", tracker.max_torrents as u64)?;
     let peers = tracker.max_peers_per_user;
-    require(
-        "tracker.max_peers_per_user",
-        (1..=1000).contains(&peers),
-        || format!("expected 1 to 1000, found {peers}"),
+    let is_in_range = (1..=1000).contains(&peers);
+    require("tracker.max_peers_per_user", is_in_range, || {
+        format!("expected 1 to 1000, found {peers}")
+    })?;
+    let (records, rate) = (tracker.max_records_per_user, tracker.new_records_rate);
+    at_least_one("tracker.max_records_per_user", records.into())?;
+    at_least_one(
+        "tracker.new_records_burst",
+        tracker.new_records_burst.into(),
     )?;
-    for (key, value) in [
-        ("tracker.max_records_per_user", tracker.max_records_per_user),
-        ("tracker.new_records_burst", tracker.new_records_burst),
-        ("tracker.new_records_rate", tracker.new_records_rate),
-    ] {
-        at_least_one(key, value.into())?;
-    }
+    at_least_one("tracker.new_records_rate", rate.into())?;
     at_least_one("tracker.max_rate", tracker.max_rate)?;
     check_public_addresses(&tracker.public_addresses)?;
     let registers = tracker.auto_register && mode == Mode::Private;
@@ -304,12 +301,8 @@ fn check_times(rules: &Rules, mode: Mode) -> Checked {
     })?;
     between("tracker.peer_ttl", ttl, Duration::ZERO, TIME_MAX)?;
     between("tracker.tombstone_ttl", tombstone_ttl, second, TIME_MAX)?;
-    between(
-        "tracker.hnr_threshold",
-        hnr_threshold,
-        Duration::ZERO,
-        TIME_MAX,
-    )
+    let threshold = hnr_threshold;
+    between("tracker.hnr_threshold", threshold, Duration::ZERO, TIME_MAX)
 }
 
 /// Checks that a value is a plain name. Otherwise it may be a URL with a password in the wrong place,
@@ -355,24 +348,12 @@ fn at(key: &'static str) -> impl FnOnce(String) -> InvalidSetting {
 }
 
 fn check_journal(journal: &JournalSection) -> Checked {
-    between(
-        "journal.flush_interval",
-        journal.flush_interval,
-        Duration::from_millis(10),
-        minutes(60),
-    )?;
-    between(
-        "journal.ack_timeout",
-        journal.ack_timeout,
-        Duration::ZERO,
-        minutes(1),
-    )?;
-    between(
-        "journal.keep",
-        journal.keep,
-        Duration::from_secs(10),
-        minutes(60),
-    )?;
+    let flush_min = Duration::from_millis(10);
+    let (flush, ack) = (journal.flush_interval, journal.ack_timeout);
+    between("journal.flush_interval", flush, flush_min, minutes(60))?;
+    between("journal.ack_timeout", ack, Duration::ZERO, minutes(1))?;
+    let keep_min = Duration::from_secs(10);
+    between("journal.keep", journal.keep, keep_min, minutes(60))?;
     let spill = journal.spill.as_os_str();
     require("journal.spill", !spill.is_empty(), || {
         r#"expected the path of a file, such as "mika.spill", found """#.into()
@@ -384,12 +365,8 @@ fn check_journal(journal: &JournalSection) -> Checked {
 }
 
 fn check_log(log: &LogSettings) -> Checked {
-    between(
-        "log.stats_interval",
-        log.stats_interval,
-        Duration::ZERO,
-        TIME_MAX,
-    )
+    let interval = log.stats_interval;
+    between("log.stats_interval", interval, Duration::ZERO, TIME_MAX)
 }
 
 fn between(key: &'static str, value: Duration, min: Duration, max: Duration) -> Checked {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{getegid, geteuid};
 
 use super::{ConfigSource, Loaded};
+use crate::base::file::with_suffix;
 use crate::storage;
 
 /// Permissions of users other than owner and group.
@@ -41,25 +42,18 @@ fn files(loaded: &Loaded) -> Vec<(PathBuf, &'static str)> {
         files.push((file.clone(), "passwords"));
     }
     files.push((config.api.tls.key.clone(), "a private key"));
-    files.extend(
-        config
-            .http
-            .tls
-            .iter()
-            .map(|tls| (tls.key.clone(), "a private key")),
-    );
+    let tls = config.http.tls.iter();
+    files.extend(tls.map(|tls| (tls.key.clone(), "a private key")));
     let database = storage::file_of(&config.storage.driver, &config.storage.url);
     let spill = config.journal.spill.as_path();
     for database in database.as_deref().into_iter().chain([spill]) {
         for suffix in SQLITE_SUFFIXES {
-            let mut file = database.as_os_str().to_owned();
-            file.push(suffix);
             let what = if database == spill {
                 "users' records"
             } else {
                 "passkeys"
             };
-            files.push((file.into(), what));
+            files.push((with_suffix(database, suffix), what));
         }
     }
     files.push((config.udp.secret.clone(), "the secret of UDP"));

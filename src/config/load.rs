@@ -70,6 +70,9 @@ pub(super) fn resolve(
         Some(text) => parse(text).map_err(|problem| ConfigError::new(&source, problem))?,
         None => Config::default(),
     };
+    if config.node.is_empty() {
+        config.node = host_name();
+    }
     let file_has_secrets = has_secrets(&config);
     let replaced = take_secrets(&mut config, variable)?;
     check::check(&config).map_err(|problem| {
@@ -119,9 +122,6 @@ fn settle(config: &mut Config, given: &Value) {
         config.udp.listen.clone_from(&config.http.listen);
     }
     config.api.is_default = given.pointer("/api/listen").is_none();
-    if config.node.is_empty() {
-        config.node = host_name();
-    }
 }
 
 /// Whether a password or a token is set. Only a URL that may hold a secret differs from its masked form.

@@ -32,8 +32,8 @@ pub use load::{ConfigError, ConfigSource, Loaded, load};
 pub use crate::api::{AccessScope, Token};
 pub use crate::tracker::{Mode, Rules};
 
-/// The whole of `config.json`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+/// The whole of `config.json`. By default a public tracker that needs no other server.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Config {
     pub mode: Mode,
@@ -163,24 +163,6 @@ impl ApiSection {
 }
 
 // === defaults ===
-
-/// A public tracker that needs no other server.
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Public,
-            node: host_name(),
-            http: HttpSection::default(),
-            udp: UdpSection::default(),
-            api: ApiSection::default(),
-            tracker: Rules::default(),
-            cache: CacheSection::default(),
-            storage: StorageSection::default(),
-            journal: JournalSection::default(),
-            log: LogSettings::default(),
-        }
-    }
-}
 
 impl Default for HttpSection {
     fn default() -> Self {

@@ -52,22 +52,18 @@ impl JournalShared {
     async fn apply_next(&self) {
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            let tried = match self.to_apply().await {
-                Ok(batches) => match self.apply(&batches).await {
-                    Ok(credited) => Ok((batches, credited)),
-                    Err(error) => Err(error),
-                },
-                Err(error) => Err(error),
+            let attempt = async {
+                let batches = self.to_apply().await?;
+                let credited = self.apply(&batches).await?;
+                Ok((batches, credited))
             };
-            match tried {
+            match attempt.await {
                 Ok((batches, credited)) => return self.on_applied(&batches, &credited),
                 // Storage is asked again: it may have been restored to yet another state meanwhile.
                 Err(error @ StorageError::Behind { .. }) => self.ask_and_go_back(&error).await,
                 Err(error) => self.on_refused(&error),
             }
-            if let Some(delay) = delays.next() {
-                tokio::time::sleep(delay).await;
-            }
+            delays.pause().await;
         }
     }
 

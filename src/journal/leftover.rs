@@ -22,8 +22,9 @@ pub(super) struct Leftover<'a> {
 }
 
 /// What was applied of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Adopted {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdoptedJournal {
+    pub journal: String,
     /// Batches that storage lacked, and their changes.
     pub batches: u64,
     pub changes: usize,
@@ -33,20 +34,20 @@ pub(super) struct Adopted {
     pub applied: u64,
 }
 
-/// Why the leftover of a journal could not be applied.
+/// Why a journal can't start, or the leftover of one could not be applied.
 #[derive(Debug, thiserror::Error)]
-pub enum LeftoverError {
-    #[error(transparent)]
-    Cache(#[from] CacheError),
+pub enum JournalError {
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     #[error(transparent)]
     Spill(#[from] SpillError),
 }
 
-// === impl LeftoverError ===
+// === impl JournalError ===
 
-impl LeftoverError {
+impl JournalError {
     /// Whether a retry would fail as well.
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -61,11 +62,12 @@ impl LeftoverError {
 
 impl Leftover<'_> {
     /// Applies all of it. Idempotent, so it may be interrupted anywhere.
-    pub async fn apply(&self, rules: &CreditRules) -> Result<Adopted, LeftoverError> {
+    pub async fn apply(&self, rules: &CreditRules) -> Result<AdoptedJournal, JournalError> {
         let before = self.storage.last_applied(self.journal).await?;
-        let mut adopted = Adopted {
+        let mut adopted = AdoptedJournal {
+            journal: self.journal.to_owned(),
             applied: before,
-            ..Adopted::default()
+            ..AdoptedJournal::default()
         };
         let mut spilled = self.spilled(before).await?;
         let mut after = 0;
@@ -105,7 +107,7 @@ impl Leftover<'_> {
         &self,
         after: u64,
         spilled: &mut BTreeSet<u64>,
-    ) -> Result<Option<Vec<Arc<Batch>>>, LeftoverError> {
+    ) -> Result<Option<Vec<Arc<Batch>>>, JournalError> {
         let cached = self.cached(after).await?;
         if cached.is_empty() && spilled.is_empty() {
             return Ok(None);
@@ -143,7 +145,7 @@ impl Leftover<'_> {
     }
 
     /// Reads a batch from the spill file, and sends it to the cache. A damaged one stays in the file.
-    async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, LeftoverError> {
+    async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, JournalError> {
         let Some(spill) = self.spill else {
             return Ok(None);
         };
@@ -175,8 +177,8 @@ impl Leftover<'_> {
         &self,
         run: &[Arc<Batch>],
         rules: &CreditRules,
-        adopted: &mut Adopted,
-    ) -> Result<(), LeftoverError> {
+        adopted: &mut AdoptedJournal,
+    ) -> Result<(), JournalError> {
         let new: Vec<_> = run
             .iter()
             .filter(|batch| batch.number > adopted.applied)

@@ -49,11 +49,10 @@ use self::spill::Spill;
 use self::totals::PendingTotals;
 
 pub use apply::credit_rules;
-pub use leftover::LeftoverError;
+pub use leftover::{AdoptedJournal, JournalError};
 pub use queue::JournalProgress;
 pub use replay::Replay;
-pub use restored::{AdoptedJournal, BatchLocation, Leftovers, UnappliedBatches};
-pub use resume::ResumeError;
+pub use restored::{BatchLocation, Leftovers, UnappliedBatches};
 pub use spill::{SpillError, owner_of as spill_owner};
 
 /// How long a requested flush waits for further changes that arrive at the same time.
@@ -419,9 +418,7 @@ impl JournalShared {
     async fn spill_all(&self, spill: &Spill) {
         let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
         while !self.spill_once(spill).await {
-            if let Some(delay) = delays.next() {
-                tokio::time::sleep(delay).await;
-            }
+            delays.pause().await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::leftover::{Leftover, LeftoverError};
+use super::leftover::{JournalError, Leftover};
 use crate::base::clock::Seconds;
 use crate::cache::{Cache, CacheError};
 use crate::change::journals::{is_later, sort_by_start};
@@ -109,7 +109,7 @@ impl Replay {
         journal: &str,
         now: Seconds,
         rules: &CreditRules,
-    ) -> Result<u64, LeftoverError> {
+    ) -> Result<u64, JournalError> {
         let leftover = Leftover {
             journal,
             cache: Some(&*self.cache),
@@ -142,7 +142,7 @@ impl Replay {
         applied: u64,
         silence: u32,
         has_started_again: bool,
-    ) -> Result<(), LeftoverError> {
+    ) -> Result<(), JournalError> {
         // A journal without any batch belongs to a start that failed.
         let is_over = silence >= FORGOTTEN_AFTER || applied == 0;
         let is_forgotten = has_started_again && is_over;
@@ -167,7 +167,7 @@ impl Replay {
     }
 
     /// Logs a new problem, and the end of one.
-    fn log_outcome(&mut self, journal: &str, result: Result<(), LeftoverError>) {
+    fn log_outcome(&mut self, journal: &str, result: Result<(), JournalError>) {
         let Some(watched) = self.watched.get_mut(journal) else {
             return;
         };

@@ -6,7 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::leftover::{Leftover, LeftoverError};
+use serde::{Serialize, Serializer};
+
+use super::leftover::{AdoptedJournal, JournalError, Leftover};
 use super::spill::{Spill, SpillHeader, SpilledBatch};
 use crate::cache::{Cache, CacheError, STOPPED};
 use crate::change::journals::sort_by_start;
@@ -24,10 +26,10 @@ pub enum BatchLocation {
 }
 
 /// The batches of a journal, in one location, that storage lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnappliedBatches {
     pub journal: String,
-    pub location: BatchLocation,
+    pub place: BatchLocation,
     /// The identity of another database that a spill file belongs to: such a file is left alone.
     pub foreign: Option<String>,
     /// The number of the last batch that storage has; 0 if it has none.
@@ -40,23 +42,13 @@ pub struct UnappliedBatches {
     /// How many of these batches can't be read.
     pub unreadable: u64,
     /// Times of the oldest and newest announce (Unix time); none if there is none.
-    pub times: Option<(i64, i64)>,
+    pub oldest: Option<i64>,
+    pub newest: Option<i64>,
     /// Number of users with announces in these batches.
     pub users: u64,
     /// Bytes that its nodes expected to be credited.
-    pub up: u64,
-    pub down: u64,
-}
-
-/// What was applied of a journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdoptedJournal {
-    pub journal: String,
-    /// Batches that were applied, and their changes.
-    pub batches: u64,
-    pub changes: u64,
-    /// Batches before or between them that are lost.
-    pub missing: u64,
+    pub uploaded: u64,
+    pub downloaded: u64,
 }
 
 /// The journals of a cache and of spill files whose nodes do not run.
@@ -74,7 +66,8 @@ struct Sums {
     batches: u64,
     changes: u64,
     unreadable: u64,
-    times: Option<(i64, i64)>,
+    oldest: Option<i64>,
+    newest: Option<i64>,
     users: HashSet<u32>,
     up: u64,
     down: u64,
@@ -92,7 +85,7 @@ impl Leftovers {
         cache: Arc<dyn Cache>,
         database: String,
         files: Vec<PathBuf>,
-    ) -> Result<Self, LeftoverError> {
+    ) -> Result<Self, JournalError> {
         let mut spilled = Vec::new();
         for file in files {
             spilled.extend(Spill::open_left(file).await?);
@@ -109,7 +102,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// The cache, storage or a file failed; nothing was changed.
-    pub async fn look(&self) -> Result<Vec<UnappliedBatches>, LeftoverError> {
+    pub async fn look(&self) -> Result<Vec<UnappliedBatches>, JournalError> {
         let mut all = Vec::new();
         for (journal, _) in self.cache.nodes().await? {
             all.extend(self.in_cache(&journal).await?);
@@ -121,10 +114,7 @@ impl Leftovers {
     }
 
     /// Applies all of it to storage; skips missing batches. Idempotent.
-    ///
-    /// # Errors
-    /// The cache, storage or a file failed.
-    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, LeftoverError> {
+    pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, JournalError> {
         let mut all = Vec::new();
         for (spill, head) in self.own_files() {
             all.push(
@@ -145,10 +135,7 @@ impl Leftovers {
     }
 
     /// Drops all of it: storage counts it as applied from now on.
-    ///
-    /// # Errors
-    /// The cache, storage or a file failed.
-    pub async fn drop_all(&self) -> Result<(), LeftoverError> {
+    pub async fn drop_all(&self) -> Result<(), JournalError> {
         for (spill, head) in self.own_files() {
             if let Some((last, _)) = spill.numbers().await?.last() {
                 self.storage.begin_at(&head.journal, *last).await?;
@@ -175,7 +162,7 @@ impl Leftovers {
         head.storage.is_empty() || head.storage == self.database
     }
 
-    async fn in_cache(&self, journal: &str) -> Result<Option<UnappliedBatches>, LeftoverError> {
+    async fn in_cache(&self, journal: &str) -> Result<Option<UnappliedBatches>, JournalError> {
         let applied = self.storage.last_applied(journal).await?;
         let mut sums = Sums::default();
         let mut after = applied;
@@ -195,7 +182,7 @@ impl Leftovers {
         &self,
         spill: &Spill,
         head: &SpillHeader,
-    ) -> Result<Option<UnappliedBatches>, LeftoverError> {
+    ) -> Result<Option<UnappliedBatches>, JournalError> {
         let is_own = self.is_own(head);
         let applied = if is_own {
             self.storage.last_applied(&head.journal).await?
@@ -213,8 +200,8 @@ impl Leftovers {
                 SpilledBatch::Damaged(_) => sums.add_unreadable(number, changes),
             }
         }
-        let location = BatchLocation::File(spill.path().to_path_buf());
-        let found = sums.into_unapplied(&head.journal, location, applied);
+        let place = BatchLocation::File(spill.path().to_path_buf());
+        let found = sums.into_unapplied(&head.journal, place, applied);
         Ok(found.map(|found| UnappliedBatches {
             foreign: (!is_own).then(|| head.storage.clone()),
             ..found
@@ -226,20 +213,14 @@ impl Leftovers {
         journal: &str,
         spill: Option<&Spill>,
         rules: &CreditRules,
-    ) -> Result<AdoptedJournal, LeftoverError> {
+    ) -> Result<AdoptedJournal, JournalError> {
         let leftover = Leftover {
             journal,
             cache: Some(&*self.cache),
             storage: &*self.storage,
             spill,
         };
-        let adopted = leftover.apply(rules).await?;
-        Ok(AdoptedJournal {
-            journal: journal.to_owned(),
-            batches: adopted.batches,
-            changes: adopted.changes as u64,
-            missing: adopted.missing,
-        })
+        leftover.apply(rules).await
     }
 
     /// Empties a journal in the cache, and marks it as ended: nodes forget it later, with its number in
@@ -283,21 +264,21 @@ impl Sums {
     }
 
     fn note_time(&mut self, at: i64) {
-        let (oldest, newest) = self.times.unwrap_or((at, at));
-        self.times = Some((oldest.min(at), newest.max(at)));
+        self.oldest = self.oldest.min(Some(at)).or(Some(at));
+        self.newest = self.newest.max(Some(at));
     }
 
     /// None if there was no batch.
     fn into_unapplied(
         self,
         journal: &str,
-        location: BatchLocation,
+        place: BatchLocation,
         applied: u64,
     ) -> Option<UnappliedBatches> {
         let (first, last) = self.numbers?;
         Some(UnappliedBatches {
             journal: journal.to_owned(),
-            location,
+            place,
             foreign: None,
             applied,
             first,
@@ -305,15 +286,22 @@ impl Sums {
             batches: self.batches,
             changes: self.changes,
             unreadable: self.unreadable,
-            times: self.times,
+            oldest: self.oldest,
+            newest: self.newest,
             users: self.users.len() as u64,
-            up: self.up,
-            down: self.down,
+            uploaded: self.up,
+            downloaded: self.down,
         })
     }
 }
 
 // === impl BatchLocation ===
+
+impl Serialize for BatchLocation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl fmt::Display for BatchLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,25 +7,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::apply::credit_rules;
-use super::leftover::{Leftover, LeftoverError};
+use super::leftover::{JournalError, Leftover};
 use super::queue::{BatchQueue, Limits};
-use super::spill::{FormerOwner, Spill, SpillError};
+use super::spill::{Spill, SpillHeader};
 use super::totals::PendingTotals;
 use super::{Journal, JournalParts, JournalSettings, JournalShared, KEPT_IN_MEMORY, spill};
-use crate::cache::{Cache, CacheError, Generation, Notice};
+use crate::cache::{Cache, Generation, Notice};
 use crate::change::journals;
-use crate::storage::StorageError;
-
-/// Why a journal can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum ResumeError {
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    #[error(transparent)]
-    Spill(#[from] SpillError),
-}
 
 /// Number of starts of a node whose batch numbers storage keeps although the cache has forgotten them.
 const NUMBERS_KEPT: u64 = 32;
@@ -38,7 +26,7 @@ impl Journal {
     pub async fn resume(
         parts: JournalParts,
         settings: JournalSettings,
-    ) -> Result<Self, ResumeError> {
+    ) -> Result<Self, JournalError> {
         match parts.cache.clone() {
             Some(cache) => Self::resume_shared(parts, settings, &*cache).await,
             None => Self::resume_alone(parts, settings).await,
@@ -49,7 +37,7 @@ impl Journal {
         parts: JournalParts,
         settings: JournalSettings,
         cache: &dyn Cache,
-    ) -> Result<Self, ResumeError> {
+    ) -> Result<Self, JournalError> {
         let generation = cache.ping().await?;
         let identity = parts.storage.identity().await?;
         let (spill, former) = Spill::open(settings.spill.clone(), identity.clone()).await?;
@@ -83,7 +71,7 @@ impl Journal {
     async fn resume_alone(
         parts: JournalParts,
         settings: JournalSettings,
-    ) -> Result<Self, ResumeError> {
+    ) -> Result<Self, JournalError> {
         let stored = parts.storage.journals().await?;
         let names = stored.iter().map(|(journal, _)| journal.as_str());
         let name = journals::next(&settings.node, names);
@@ -109,7 +97,7 @@ impl Journal {
 
     /// Applies what earlier starts of this node left in the cache, so that the node can load from storage.
     /// What can't be applied is logged, and retried while the node runs.
-    pub async fn replay_leftover(&self) -> Result<(), ResumeError> {
+    pub async fn replay_leftover(&self) -> Result<(), JournalError> {
         let shared = &self.shared;
         let Some(cache) = &shared.parts.cache else {
             return Ok(());
@@ -142,7 +130,7 @@ impl Journal {
                     %error,
                     "what an earlier start left in the cache can't be applied; it stays there"
                 ),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         // Batches of journals that the cache has forgotten can only be in a spill file of another host
@@ -199,27 +187,15 @@ impl Journal {
     }
 }
 
-// === impl ResumeError ===
-
-impl From<LeftoverError> for ResumeError {
-    fn from(error: LeftoverError) -> Self {
-        match error {
-            LeftoverError::Cache(error) => Self::Cache(error),
-            LeftoverError::Storage(error) => Self::Storage(error),
-            LeftoverError::Spill(error) => Self::Spill(error),
-        }
-    }
-}
-
 /// Saves what an earlier start left in the spill file, under the name of its journal, by which storage
 /// and cache know what they have already. Idempotent, so it may be interrupted anywhere.
 async fn save_former(
     parts: &JournalParts,
     settings: &JournalSettings,
     spill: &Spill,
-    former: &FormerOwner,
-) -> Result<(), ResumeError> {
-    if !former.is_marked && is_unknown(parts, spill, &former.journal).await? {
+    former: &SpillHeader,
+) -> Result<(), JournalError> {
+    if former.storage.is_empty() && is_unknown(parts, spill, &former.journal).await? {
         return Err(spill
             .of_another_database(&former.journal, &settings.node)
             .into());
@@ -253,7 +229,7 @@ async fn is_unknown(
     parts: &JournalParts,
     spill: &Spill,
     journal: &str,
-) -> Result<bool, ResumeError> {
+) -> Result<bool, JournalError> {
     let first = spill.numbers().await?.first().map(|(number, _)| *number);
     if first.is_none_or(|number| number <= 1) || parts.storage.last_applied(journal).await? > 0 {
         return Ok(false);

@@ -49,9 +49,7 @@ impl JournalShared {
                     if let Some(spill) = &self.spill {
                         self.spill_once(spill).await;
                     }
-                    if let Some(delay) = delays.next() {
-                        tokio::time::sleep(delay).await;
-                    }
+                    delays.pause().await;
                 }
             }
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
+use crate::base::file::{folder_of, with_suffix};
 use crate::change::{Batch, codec};
 
 /// It holds user ids and addresses: only Mika's user may read it.
@@ -59,14 +60,6 @@ pub(super) struct SpillHeader {
     pub journal: String,
 }
 
-/// The journal whose batches are still in a file that this node opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FormerOwner {
-    pub journal: String,
-    /// Whether the file names this database. One of an earlier version names none.
-    pub is_marked: bool,
-}
-
 /// What the file has under a batch number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SpilledBatch {
@@ -81,29 +74,24 @@ pub(super) enum SpilledBatch {
 impl Spill {
     /// Opens the file for a journal of the database `storage`, or creates it in an existing folder. Only
     /// one process can open it. A file with batches of another database is moved out of the way. Also
-    /// returns the journal whose batches are in it, if any: they have to be saved before
+    /// returns to which journal the batches in it belong, if there are any: they have to be saved before
     /// [`Spill::hand_over`].
     pub async fn open(
         path: PathBuf,
         storage: String,
-    ) -> Result<(Self, Option<FormerOwner>), SpillError> {
-        let shown = path.display().to_string();
-        let job = move || {
+    ) -> Result<(Self, Option<SpillHeader>), SpillError> {
+        let job = move |path: PathBuf| {
             let lock = lock(&path)?;
             let (connection, former) = connect_own(&path, &storage)?;
             Ok((Self::new(connection, path, lock)?, former))
         };
-        blocking(job).await.map_err(|problem| SpillError {
-            path: shown,
-            problem,
-        })
+        blocking_at(path, job).await
     }
 
     /// Opens a file of any database, and returns the database and journal that its batches belong to. None if
     /// there is no such file, or no batch in it. Only one process can open it.
     pub async fn open_left(path: PathBuf) -> Result<Option<(Self, SpillHeader)>, SpillError> {
-        let shown = path.display().to_string();
-        let job = move || {
+        let job = |path: PathBuf| {
             if !path.exists() {
                 return Ok(None);
             }
@@ -115,10 +103,7 @@ impl Spill {
             let spill = Self::new(connection, path, lock)?;
             Ok(Some((spill, head)))
         };
-        blocking(job).await.map_err(|problem| SpillError {
-            path: shown,
-            problem,
-        })
+        blocking_at(path, job).await
     }
 
     fn new(connection: Connection, path: PathBuf, lock: File) -> Result<Self, String> {
@@ -318,10 +303,7 @@ impl Open {
         file.sync_all().map_err(failed)?;
         std::fs::rename(&new, path).map_err(failed)?;
         // The first commit would sync the folder, too, but may come much later.
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = File::open(folder.unwrap_or(Path::new(".")));
+        let folder = File::open(folder_of(path));
         folder
             .and_then(|folder| folder.sync_all())
             .map_err(failed)?;
@@ -334,12 +316,6 @@ impl Open {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn id_of(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
@@ -350,6 +326,19 @@ fn create(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(FILE_MODE);
     options.open(path)
+}
+
+/// Runs a job on the file at `path`, which errors name.
+async fn blocking_at<T: Send + 'static>(
+    path: PathBuf,
+    job: impl FnOnce(PathBuf) -> Result<T, String> + Send + 'static,
+) -> Result<T, SpillError> {
+    let shown = path.display().to_string();
+    let done = blocking(move || job(path)).await;
+    done.map_err(|problem| SpillError {
+        path: shown,
+        problem,
+    })
 }
 
 async fn blocking<T: Send + 'static>(
@@ -368,14 +357,12 @@ async fn blocking<T: Send + 'static>(
 
 /// Locks `PATH.lock`; the system frees it if the process dies.
 fn lock(path: &Path) -> Result<File, String> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(FILE_MODE)
-        .open(&lock)
+        .open(with_suffix(path, ".lock"))
         .map_err(|error| {
             format!("{error}: journal.spill must name a file in a folder that Mika may write to")
         })?;
@@ -389,17 +376,13 @@ fn lock(path: &Path) -> Result<File, String> {
 }
 
 /// Opens the file of this database; one with batches of another is moved out of the way first.
-fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<FormerOwner>), String> {
+fn connect_own(path: &Path, storage: &str) -> Result<(Connection, Option<SpillHeader>), String> {
     let connection = connect(path)?;
     let Some(head) = former(&connection)? else {
         return Ok((connection, None));
     };
     if head.storage == storage || head.storage.is_empty() {
-        let former = FormerOwner {
-            journal: head.journal,
-            is_marked: !head.storage.is_empty(),
-        };
-        return Ok((connection, Some(former)));
+        return Ok((connection, Some(head)));
     }
     let aside = set_file_aside(path, connection, &head.storage)?;
     tracing::error!(
@@ -493,8 +476,7 @@ fn former(connection: &Connection) -> Result<Option<SpillHeader>, String> {
 
 /// The journal whose batches are in the file at `path`; none if it has no batch or does not exist.
 pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
-    let shown = path.display().to_string();
-    let job = move || {
+    let job = |path: PathBuf| {
         if !path.exists() {
             return Ok(None);
         }
@@ -511,10 +493,7 @@ pub async fn owner_of(path: PathBuf) -> Result<Option<String>, SpillError> {
         };
         open().map_err(|error| explain(&error))
     };
-    blocking(job).await.map_err(|problem| SpillError {
-        path: shown,
-        problem,
-    })
+    blocking_at(path, job).await
 }
 
 /// Gives free pages back to the disk if there are many.
@@ -629,9 +608,9 @@ mod tests {
         .unwrap();
         assert_eq!(owner_of(path.clone()).await.unwrap().as_deref(), Some("n"));
         let (spill, former) = Spill::open(path.clone(), "db".into()).await.unwrap();
-        let expected = FormerOwner {
+        let expected = SpillHeader {
+            storage: String::new(),
             journal: "n".into(),
-            is_marked: false,
         };
         assert_eq!(former, Some(expected));
         spill.hand_over("m".into(), "db".into()).await.unwrap();
@@ -693,9 +672,9 @@ mod tests {
     async fn open_former(path: &Path, journal: &str) -> Spill {
         let opened = Spill::open(path.to_path_buf(), "db".into()).await;
         let (spill, former) = opened.unwrap();
-        let expected = FormerOwner {
+        let expected = SpillHeader {
+            storage: "db".into(),
             journal: journal.into(),
-            is_marked: true,
         };
         assert_eq!(former, Some(expected));
         spill

@@ -49,9 +49,7 @@ impl JournalShared {
             let mut delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
             while let Err(error) = self.add_totals(&**cache).await {
                 tracing::debug!(%error, "the totals in the cache could not be brought up to date");
-                if let Some(delay) = delays.next() {
-                    tokio::time::sleep(delay).await;
-                }
+                delays.pause().await;
             }
         }
     }

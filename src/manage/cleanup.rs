@@ -13,6 +13,7 @@ use crate::cache::{Cache, CacheLeftover, Notice, RowKey, Write};
 use crate::config::{Config, Mode};
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
 use crate::sync::edit::Editor;
+use crate::sync::load::stored_torrents;
 
 /// Peers are kept for at least this long (seconds), whatever the config says.
 const KEEP_MIN: u64 = 86_400;
@@ -107,12 +108,8 @@ impl Cleaner<'_> {
             if self.delete {
                 cache.leave(&journal).await?;
             }
-            self.list(
-                "cache",
-                "journal",
-                journal,
-                "its node is gone, and storage has all of it",
-            );
+            let problem = "its node is gone, and storage has all of it";
+            self.list("cache", "journal", journal, problem);
         }
         let expired_before = expired_before(config, cache).await?;
         let mut cursor = Some(0);
@@ -176,10 +173,10 @@ impl Cleaner<'_> {
     /// Torrents without a name and with few snatches. Their swarms stay, and the next snatch registers
     /// them again.
     async fn unused_torrents(&mut self, max: u32, editor: &Editor) -> Result<()> {
-        let (mut after, mut count) = (None, 0);
-        loop {
-            let page = self.storage.torrents(after, PAGE).await?;
-            after = page.rows.last().map(|row| row.torrent.id).or(after);
+        let (mut cursor, mut count) = (Some(0), 0);
+        while let Some(at) = cursor {
+            let page = stored_torrents(self.storage, at, PAGE).await?;
+            cursor = page.next;
             self.printer.progress(page.rows.len() as u64);
             let is_unused = |row: &&StoredTorrent| {
                 row.name.is_empty() && row.torrent.enabled && row.torrent.snatches <= max
@@ -196,9 +193,6 @@ impl Cleaner<'_> {
                 let gone = editor.remove_torrents(&unused).await?;
                 self.printer.saved(gone);
             }
-            if page.last {
-                break;
-            }
         }
         if count > 0 {
             let problem = format!("registered by clients, with at most {max} snatches");
@@ -209,9 +203,7 @@ impl Cleaner<'_> {
 
     fn list_orphans(&mut self, orphans: &Orphans) {
         const GONE: &str = "storage does not have it";
-        let mut users: Vec<_> = orphans.users.iter().collect();
-        users.sort();
-        for id in users {
+        for id in &orphans.users {
             self.list("cache", "user", id.0.to_string(), GONE);
         }
         let mut owners: Vec<_> = orphans.passkeys.values().collect();
@@ -220,14 +212,10 @@ impl Cleaner<'_> {
             let problem = "it leads to a user who has another passkey";
             self.list("cache", "passkey", format!("of user {}", id.0), problem);
         }
-        let mut torrents: Vec<_> = orphans.torrents.iter().collect();
-        torrents.sort();
-        for hash in torrents {
+        for hash in &orphans.torrents {
             self.list("cache", "torrent", hash.to_string(), GONE);
         }
-        let mut swarms: Vec<_> = orphans.swarms.iter().collect();
-        swarms.sort();
-        for hash in swarms {
+        for hash in &orphans.swarms {
             let problem = "storage does not have its torrent";
             self.list("cache", "swarm", hash.to_string(), problem);
         }
@@ -298,14 +286,10 @@ impl Cleaner<'_> {
 // === impl Unusable ===
 
 impl Row for Unusable {
-    const COLUMNS: &'static [Column] = &[left("PLACE"), left("WHAT"), left("ID"), left("PROBLEM")];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.place.into(),
-            self.what.into(),
-            self.id.clone(),
-            self.problem.clone(),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        left("PLACE", |row| row.place.into()),
+        left("WHAT", |row| row.what.into()),
+        left("ID", |row| row.id.clone()),
+        left("PROBLEM", |row| row.problem.clone()),
+    ];
 }

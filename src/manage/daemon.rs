@@ -13,7 +13,7 @@ use clap::Args;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -82,20 +82,14 @@ impl Daemon {
             })?;
             (reachable(*listen).to_string(), listen.port())
         };
-        let cert = address
-            .cert
-            .as_ref()
-            .unwrap_or(&config.api.tls.cert)
-            .clone();
+        let cert = address.cert.as_ref().unwrap_or(&config.api.tls.cert);
+        let username = address.username.as_ref().unwrap_or(&config.api.username);
         Ok(Self {
             host,
             port,
-            tls: TlsConnector::from(pinned::config(&cert)?),
-            cert,
-            login: login(
-                address.username.as_ref().unwrap_or(&config.api.username),
-                config,
-            )?,
+            tls: TlsConnector::from(pinned::config(cert)?),
+            cert: cert.clone(),
+            login: login(username, config)?,
             connection: None,
         })
     }
@@ -202,22 +196,15 @@ fn parse(url: &str) -> Result<(String, u16)> {
     // What is before a '@' may be a password, which belongs in the environment.
     let shown = url.rsplit_once('@').map_or(url, |_| "…@…");
     let wrong = || UsageError(format!("--url {shown:?}: expected https://host:port"));
-    let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
-    let port = port.parse().map_err(|_| wrong())?;
-    let is_v6 = host.starts_with('[') && host.ends_with(']');
-    let host = if is_v6 {
-        &host[1..host.len() - 1]
-    } else {
-        host
-    };
-    let is_host = if is_v6 {
-        host.parse::<Ipv6Addr>().is_ok()
-    } else {
-        !host.contains(':') && ServerName::try_from(host).is_ok()
-    };
-    ensure!(is_host, wrong());
+    let url: Uri = url.parse().map_err(|_| wrong())?;
+    let authority = url.authority().ok_or_else(wrong)?;
+    let port = authority.port_u16().ok_or_else(wrong)?;
+    let host = authority.host().trim_matches(['[', ']']);
+    let is_plain = url.scheme_str() == Some("https")
+        && url.path_and_query().is_none_or(|path| path == "/")
+        && !authority.as_str().contains('@')
+        && ServerName::try_from(host).is_ok();
+    ensure!(is_plain, wrong());
     Ok((host.to_owned(), port))
 }
 

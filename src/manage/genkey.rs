@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::print::Printer;
 use super::{ExitStatus, UsageError};
 use crate::base::clock::Clock;
-use crate::base::file::PendingFile;
+use crate::base::file::{PendingFile, folder_of};
 use crate::config::{Config, TlsFiles};
 use crate::net::pem;
 use crate::telemetry::certificate;
@@ -214,10 +214,7 @@ fn give(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let owner = fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    let owner = fs::metadata(folder_of(path))?;
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 

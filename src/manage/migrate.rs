@@ -2,16 +2,12 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use serde_json::json;
 
 use super::print::{self, Column, Printer, Row, left};
-use super::{ExitStatus, open};
+use super::{ExitStatus, open, report_problems};
 use crate::config::Config;
-use crate::storage::{Severity, StorageError, migrate};
-
-#[derive(Serialize)]
-struct Applied {
-    applied: Vec<String>,
-}
+use crate::storage::{StorageError, migrate};
 
 #[derive(Serialize)]
 struct MigrationRow {
@@ -39,16 +35,12 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
         let mut list = printer.list()?;
         list.page(&rows)?;
         list.end()?;
-        return Ok(if rows.iter().all(|row| row.applied) {
-            ExitStatus::Success
-        } else {
-            ExitStatus::Failure
-        });
+        return Ok(ExitStatus::of(rows.iter().all(|row| row.applied)));
     }
     let storage = open::bare_storage(config)?;
     let applied = storage.migrate().await.map_err(named)?;
     if printer.is_json() {
-        printer.document(&Applied { applied })?;
+        printer.document(&json!({ "applied": applied }))?;
     } else if applied.is_empty() {
         printer.line("up to date")?;
     } else {
@@ -85,25 +77,15 @@ async fn drift(
     let Ok(storage) = open::bare_storage(config) else {
         return Ok(None);
     };
-    let findings = storage.inspect().await?;
-    let mut is_in_place = true;
-    for finding in findings
-        .iter()
-        .filter(|finding| finding.severity > Severity::Note)
-    {
-        is_in_place = false;
-        printer.message(format_args!("{}: {}", finding.problem, finding.hint));
-    }
     Ok(Some(MigrationRow {
         name: "triggers and tables in place".into(),
-        applied: is_in_place,
+        applied: !report_problems(&storage.inspect().await?, printer),
     }))
 }
 
 impl Row for MigrationRow {
-    const COLUMNS: &'static [Column] = &[left("MIGRATION"), left("APPLIED")];
-
-    fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), print::yes_no(self.applied)]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        left("MIGRATION", |row| row.name.clone()),
+        left("APPLIED", |row| print::yes_no(row.applied)),
+    ];
 }

@@ -37,7 +37,7 @@ use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, ConfigSource};
-use crate::storage::{BadRow, Wipe};
+use crate::storage::{BadRow, Finding, Severity, Wipe};
 use crate::sync::edit::EditError;
 use open::Site;
 use print::Printer;
@@ -276,28 +276,22 @@ async fn close_connections() {
 async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
     let path = cli.config.as_deref();
     match cli.command {
-        Command::Users(command) => {
-            let site = Site::open(load(path, printer)?, printer).await?;
-            users::run(command, &site, printer).await
-        }
+        Command::Users(command) => users::run(command, &site(path, printer).await?, printer).await,
         Command::Torrents(command) => {
-            let site = Site::open(load(path, printer)?, printer).await?;
-            torrents::run(command, &site, printer).await
+            torrents::run(command, &site(path, printer).await?, printer).await
         }
         Command::Whitelist(command) => {
-            let site = Site::open(load(path, printer)?, printer).await?;
-            whitelist::run(command, &site, printer).await
+            whitelist::run(command, &site(path, printer).await?, printer).await
         }
         Command::Cleanup(arguments) => {
-            let site = Site::open(load(path, printer)?, printer).await?;
-            cleanup::run(&arguments, &site, printer).await
+            cleanup::run(&arguments, &site(path, printer).await?, printer).await
         }
         Command::Wipetorstats(arguments) => {
-            let site = Site::open(load(path, printer)?, printer).await?;
+            let site = site(path, printer).await?;
             wipe::run(Wipe::Torrents, &arguments, &site, printer).await
         }
         Command::Wipeuserstats(arguments) => {
-            let site = Site::open(load(path, printer)?, printer).await?;
+            let site = site(path, printer).await?;
             wipe::run(Wipe::Users, &arguments, &site, printer).await
         }
         Command::Warmup(arguments) => warmup::run(&arguments, load(path, printer)?, printer).await,
@@ -316,6 +310,10 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),
     }
+}
+
+async fn site(path: Option<&Path>, printer: &mut Printer) -> Result<Site> {
+    Site::open(load(path, printer)?, printer).await
 }
 
 /// The named config, `./config.json`, or the built-in defaults. Those are seldom meant if the package
@@ -355,6 +353,25 @@ fn report_bad(rows: &[BadRow], printer: &mut Printer) {
             "warning: {} {} can't be used: {}",
             row.table, row.id, row.problem
         ));
+    }
+}
+
+/// Reports what is wrong with the database; false if nothing is.
+fn report_problems(findings: &[Finding], printer: &mut Printer) -> bool {
+    let is_problem = |finding: &&Finding| finding.severity > Severity::Note;
+    for finding in findings.iter().filter(is_problem) {
+        printer.message(format_args!("{}: {}", finding.problem, finding.hint));
+    }
+    findings.iter().any(|finding| is_problem(&finding))
+}
+
+impl ExitStatus {
+    fn of(is_success: bool) -> Self {
+        if is_success {
+            Self::Success
+        } else {
+            Self::Failure
+        }
     }
 }
 

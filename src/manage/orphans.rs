@@ -1,6 +1,6 @@
 //! Records of the cache that storage no longer has.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Result;
 
@@ -9,15 +9,16 @@ use super::print::Printer;
 use crate::base::ids::{InfoHash, Passkey, UserId};
 use crate::cache::Cache;
 use crate::storage::Storage;
+use crate::sync::load::{stored_torrents, stored_users};
 
 /// Keys of the cache without a row in storage.
 #[derive(Default)]
 pub struct Orphans {
-    pub users: HashSet<UserId>,
+    pub users: BTreeSet<UserId>,
     /// Passkeys that are no longer those of their users.
     pub passkeys: HashMap<Passkey, UserId>,
-    pub torrents: HashSet<InfoHash>,
-    pub swarms: HashSet<InfoHash>,
+    pub torrents: BTreeSet<InfoHash>,
+    pub swarms: BTreeSet<InfoHash>,
 }
 
 impl Orphans {
@@ -30,14 +31,17 @@ impl Orphans {
         printer: &mut Printer,
     ) -> Result<Self> {
         let mut orphans = Self::default();
-        orphans.read_users(cache, printer).await?;
-        orphans.read_torrents(cache, with_swarms, printer).await?;
-        orphans.subtract_users(storage, printer).await?;
-        orphans.subtract_torrents(storage, printer).await?;
+        orphans.read(cache, with_swarms, printer).await?;
+        orphans.subtract(storage, printer).await?;
         Ok(orphans)
     }
 
-    async fn read_users(&mut self, cache: &dyn Cache, printer: &Printer) -> Result<()> {
+    async fn read(
+        &mut self,
+        cache: &dyn Cache,
+        with_swarms: bool,
+        printer: &Printer,
+    ) -> Result<()> {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let scan = cache.users(at).await?;
@@ -51,15 +55,6 @@ impl Orphans {
             cursor = scan.next;
             self.passkeys.extend(scan.rows);
         }
-        Ok(())
-    }
-
-    async fn read_torrents(
-        &mut self,
-        cache: &dyn Cache,
-        with_swarms: bool,
-        printer: &Printer,
-    ) -> Result<()> {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let scan = cache.torrents(at).await?;
@@ -77,11 +72,11 @@ impl Orphans {
         Ok(())
     }
 
-    async fn subtract_users(&mut self, storage: &dyn Storage, printer: &Printer) -> Result<()> {
-        let mut after = None;
-        loop {
-            let page = storage.users(after, PAGE).await?;
-            after = page.rows.last().map(|row| row.user.id).or(after);
+    async fn subtract(&mut self, storage: &dyn Storage, printer: &Printer) -> Result<()> {
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let page = stored_users(storage, at, PAGE).await?;
+            cursor = page.next;
             printer.progress(page.rows.len() as u64);
             for row in &page.rows {
                 self.users.remove(&row.user.id);
@@ -89,26 +84,18 @@ impl Orphans {
                     self.passkeys.remove(&row.user.passkey);
                 }
             }
-            if page.last {
-                return Ok(());
-            }
         }
-    }
-
-    async fn subtract_torrents(&mut self, storage: &dyn Storage, printer: &Printer) -> Result<()> {
-        let mut after = None;
-        loop {
-            let page = storage.torrents(after, PAGE).await?;
-            after = page.rows.last().map(|row| row.torrent.id).or(after);
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let page = stored_torrents(storage, at, PAGE).await?;
+            cursor = page.next;
             printer.progress(page.rows.len() as u64);
             for row in &page.rows {
                 self.torrents.remove(&row.torrent.info_hash);
                 self.swarms.remove(&row.torrent.info_hash);
             }
-            if page.last {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Removes all of them from the cache.

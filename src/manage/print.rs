@@ -26,19 +26,17 @@ pub struct Printer {
     has_warned: bool,
 }
 
-/// A column of a table for people.
-pub struct Column {
-    pub title: &'static str,
+/// A column of a table for people: its title, and the cell of a row.
+pub struct Column<T> {
+    title: &'static str,
+    cell: fn(&T) -> String,
     /// Aligned to the right, for numbers.
-    pub right: bool,
+    right: bool,
 }
 
 /// A row of a list: serialized as JSON, or as cells of a table.
-pub trait Row: Serialize {
-    const COLUMNS: &'static [Column];
-
-    /// One cell per column.
-    fn cells(&self) -> Vec<String>;
+pub trait Row: Serialize + Sized + 'static {
+    const COLUMNS: &'static [Column<Self>];
 }
 
 /// A list written page by page: a table, or a JSON array.
@@ -51,16 +49,15 @@ pub struct RowWriter<'a, T> {
 }
 
 /// A text column.
-pub const fn left(title: &'static str) -> Column {
-    Column {
-        title,
-        right: false,
-    }
+pub const fn left<T>(title: &'static str, cell: fn(&T) -> String) -> Column<T> {
+    let right = false;
+    Column { title, cell, right }
 }
 
 /// A column of numbers.
-pub const fn right(title: &'static str) -> Column {
-    Column { title, right: true }
+pub const fn right<T>(title: &'static str, cell: fn(&T) -> String) -> Column<T> {
+    let right = true;
+    Column { title, cell, right }
 }
 
 /// A number of bytes with a unit: `1.50 GiB`.
@@ -157,6 +154,14 @@ impl Printer {
         writeln!(self.out, "{text}")
     }
 
+    /// The result: a line, or a JSON document.
+    pub fn result(&mut self, value: &impl Serialize, line: impl Display) -> io::Result<()> {
+        if self.json {
+            return self.document(value);
+        }
+        self.line(line)
+    }
+
     /// One record: names and values, or a JSON object.
     pub fn record(&mut self, value: &impl Serialize, fields: &[(&str, String)]) -> io::Result<()> {
         if self.json {
@@ -244,9 +249,9 @@ impl Printer {
         self.out.flush()
     }
 
-    fn table_line(
+    fn table_line<T>(
         &mut self,
-        columns: &[Column],
+        columns: &[Column<T>],
         widths: &[usize],
         cells: &[Cow<str>],
     ) -> io::Result<()> {
@@ -271,11 +276,9 @@ impl<T: Row> RowWriter<'_, T> {
         if self.printer.json {
             return self.json_page(rows);
         }
-        let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
-        let cells: Vec<Vec<Cow<str>>> = cells
-            .iter()
-            .map(|row| row.iter().map(|cell| escape(cell)).collect())
-            .collect();
+        let cell = |row, column: &Column<T>| escape(&(column.cell)(row)).into_owned().into();
+        let cells = |row| T::COLUMNS.iter().map(|column| cell(row, column)).collect();
+        let cells: Vec<Vec<Cow<str>>> = rows.iter().map(cells).collect();
         for row in &cells {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.width());
@@ -325,35 +328,29 @@ impl<T: Row> RowWriter<'_, T> {
 
 /// Escapes characters that control a terminal or hide text.
 pub fn escape(text: &str) -> Cow<'_, str> {
+    escape_by(text, |letter| letter.escape_default().to_string())
+}
+
+/// JSON without raw control characters in strings: serde escapes only those of ASCII.
+fn to_json(value: &impl Serialize) -> io::Result<String> {
+    let text = serde_json::to_string(value)?;
+    let escape = |letter| format!("\\u{:04x}", u32::from(letter));
+    Ok(escape_by(&text, escape).into_owned())
+}
+
+fn escape_by(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if is_unsafe(letter) {
-            escaped.extend(letter.escape_default());
+            escaped.push_str(&escape(letter));
         } else {
             escaped.push(letter);
         }
     }
     escaped.into()
-}
-
-/// JSON without raw control characters in strings: serde escapes only those of ASCII.
-fn to_json(value: &impl Serialize) -> io::Result<String> {
-    let text = serde_json::to_string(value)?;
-    if !text.contains(is_unsafe) {
-        return Ok(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for letter in text.chars() {
-        if is_unsafe(letter) {
-            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
-        } else {
-            escaped.push(letter);
-        }
-    }
-    Ok(escaped)
 }
 
 /// Control characters, and those that change the direction of text; all within 16 bits.

@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use super::open::{self, Site};
 use super::print::{self, Column, Printer, Row, left, right};
-use super::{ExitStatus, UsageError};
+use super::{ExitStatus, UsageError, report_problems};
 use crate::cache::{Cache, owner};
 use crate::config::Config;
 use crate::journal::{AdoptedJournal, Leftovers, UnappliedBatches};
-use crate::storage::{Claim, CreditRules, Severity};
+use crate::storage::{Claim, CreditRules};
 use crate::sync::Mirror;
-use crate::sync::warmup::{self, WarmupOptions, WarmupParts};
+use crate::sync::warmup::{self, WarmupOptions};
 
 #[derive(Debug, Args)]
 pub struct Restored {
@@ -43,28 +43,6 @@ pub struct Restored {
 struct Renewed {
     id: String,
     former: String,
-}
-
-/// What one cache or file has of a journal beyond the database.
-#[derive(Serialize)]
-struct BeyondRow {
-    journal: String,
-    place: String,
-    /// The id of another database, whose batches are left alone.
-    foreign: Option<String>,
-    /// The last batch that the database has.
-    applied: u64,
-    first: u64,
-    last: u64,
-    batches: u64,
-    changes: u64,
-    unreadable: u64,
-    /// Unix time.
-    oldest: Option<i64>,
-    newest: Option<i64>,
-    users: u64,
-    uploaded: u64,
-    downloaded: u64,
 }
 
 pub async fn run(
@@ -184,21 +162,20 @@ fn rules(config: &Config) -> CreditRules {
 }
 
 fn show(beyond: &[UnappliedBatches], printer: &mut Printer) -> Result<()> {
-    let rows: Vec<BeyondRow> = beyond.iter().map(BeyondRow::of).collect();
     let mut list = printer.list()?;
-    list.page(&rows)?;
+    list.page(beyond)?;
     list.end()?;
-    for row in rows {
-        if let Some(database) = row.foreign {
+    for row in beyond {
+        let place = &row.place;
+        if let Some(database) = &row.foreign {
             printer.message(format_args!(
-                "{} is for another database (id {database}): it is left alone",
-                row.place
+                "{place} is for another database (id {database}): it is left alone"
             ));
         }
         if row.unreadable > 0 {
             printer.message(format_args!(
-                "{}: {} batches can't be read; --apply keeps them in its table \"damaged\"",
-                row.place, row.unreadable
+                "{place}: {} batches can't be read; --apply keeps them in its table \"damaged\"",
+                row.unreadable
             ));
         }
         if row.first > row.applied + 1 {
@@ -261,16 +238,12 @@ fn report(adopted: &[AdoptedJournal], printer: &mut Printer) {
 /// Removes all newer copies from the cache, and fills it from the database.
 async fn renew(site: &Site, cache: &Arc<dyn Cache>, printer: &mut Printer) -> Result<()> {
     owner::clear(&**cache).await?;
-    let options = WarmupOptions {
-        parts: WarmupParts::ALL,
-        dry_run: false,
-    };
     printer.start_progress("rows");
     let mirror = Mirror {
         storage: Arc::clone(&site.storage),
         cache: Arc::clone(cache),
     };
-    let warmed = warmup::run(&mirror, &options, &mut ()).await;
+    let warmed = warmup::run(&mirror, &WarmupOptions::ALL, &mut ()).await;
     printer.end_progress();
     warmed?;
     problems(site, printer).await?;
@@ -282,68 +255,27 @@ async fn renew(site: &Site, cache: &Arc<dyn Cache>, printer: &mut Printer) -> Re
 async fn problems(site: &Site, printer: &mut Printer) -> Result<()> {
     let findings = site.storage.inspect().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&site.config)))?;
-    for finding in findings
-        .iter()
-        .filter(|finding| finding.severity > Severity::Note)
-    {
-        printer.message(format_args!("{}: {}", finding.problem, finding.hint));
-    }
+    report_problems(&findings, printer);
     Ok(())
 }
 
-fn shown_time(unix: i64) -> String {
+fn shown_time(unix: Option<i64>) -> String {
+    let Some(unix) = unix else { return "-".into() };
     let since = Duration::from_secs(unix.max(0).cast_unsigned());
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
-impl BeyondRow {
-    fn of(beyond: &UnappliedBatches) -> Self {
-        Self {
-            journal: beyond.journal.clone(),
-            place: beyond.location.to_string(),
-            foreign: beyond.foreign.clone(),
-            applied: beyond.applied,
-            first: beyond.first,
-            last: beyond.last,
-            batches: beyond.batches,
-            changes: beyond.changes,
-            unreadable: beyond.unreadable,
-            oldest: beyond.times.map(|(oldest, _)| oldest),
-            newest: beyond.times.map(|(_, newest)| newest),
-            users: beyond.users,
-            uploaded: beyond.up,
-            downloaded: beyond.down,
-        }
-    }
-}
-
-impl Row for BeyondRow {
-    const COLUMNS: &'static [Column] = &[
-        left("JOURNAL"),
-        left("PLACE"),
-        right("APPLIED"),
-        right("BATCHES"),
-        right("CHANGES"),
-        left("OLDEST"),
-        left("NEWEST"),
-        right("USERS"),
-        right("UPLOADED"),
-        right("DOWNLOADED"),
+impl Row for UnappliedBatches {
+    const COLUMNS: &'static [Column<Self>] = &[
+        left("JOURNAL", |row| row.journal.clone()),
+        left("PLACE", |row| row.place.to_string()),
+        right("APPLIED", |row| row.applied.to_string()),
+        right("BATCHES", |row| format!("{}-{}", row.first, row.last)),
+        right("CHANGES", |row| print::count(row.changes)),
+        left("OLDEST", |row| shown_time(row.oldest)),
+        left("NEWEST", |row| shown_time(row.newest)),
+        right("USERS", |row| print::count(row.users)),
+        right("UPLOADED", |row| print::size(row.uploaded)),
+        right("DOWNLOADED", |row| print::size(row.downloaded)),
     ];
-
-    fn cells(&self) -> Vec<String> {
-        let time = |at: Option<i64>| at.map_or_else(|| "-".into(), shown_time);
-        vec![
-            self.journal.clone(),
-            self.place.clone(),
-            self.applied.to_string(),
-            format!("{}-{}", self.first, self.last),
-            print::count(self.changes),
-            time(self.oldest),
-            time(self.newest),
-            print::count(self.users),
-            print::size(self.uploaded),
-            print::size(self.downloaded),
-        ]
-    }
 }

@@ -111,11 +111,9 @@ async fn test(file: PathBuf, mut config: Config, printer: &mut Printer) -> Resul
 }
 
 impl Row for SchemaRow {
-    const COLUMNS: &'static [Column] = &[left("SCHEMA"), left("DRIVER"), left("FOR")];
-
-    fn cells(&self) -> Vec<String> {
-        [self.name, self.driver, self.about]
-            .map(str::to_owned)
-            .to_vec()
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        left("SCHEMA", |row| row.name.into()),
+        left("DRIVER", |row| row.driver.into()),
+        left("FOR", |row| row.about.to_owned()),
+    ];
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
+use serde_json::json;
 
 use super::info_hash::{self, HashArgs};
 use super::open::Site;
@@ -15,6 +16,7 @@ use crate::base::ids::InfoHash;
 use crate::config::Mode;
 use crate::storage::{NewTorrent, Storage, StorageError, TorrentRemoval};
 use crate::sync::edit::Editor;
+use crate::sync::load::stored_torrents;
 use crate::view::TorrentRecord;
 
 /// Torrents added in one transaction of an import.
@@ -87,11 +89,6 @@ struct AddedTorrent<'a> {
 }
 
 #[derive(Serialize)]
-struct Removed {
-    removed: Vec<String>,
-}
-
-#[derive(Serialize)]
 struct TorrentState {
     id: u32,
     info_hash: String,
@@ -147,33 +144,29 @@ pub async fn run(
 
 async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     let mut list = printer.list::<TorrentRecord>()?;
-    let mut after = None;
-    loop {
-        let page = storage.torrents(after, PAGE).await?;
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let page = stored_torrents(storage, at, PAGE).await?;
         report_bad(&page.bad, list.printer());
-        after = page.rows.last().map(|row| row.torrent.id).or(after);
+        cursor = page.next;
         let rows: Vec<TorrentRecord> = page.rows.into_iter().map(TorrentRecord::from).collect();
         list.page(&rows)?;
-        if page.last {
-            return Ok(list.end()?);
-        }
     }
+    Ok(list.end()?)
+}
+
+fn or_none(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| "none".into())
 }
 
 fn show(row: TorrentRecord, printer: &mut Printer) -> Result<()> {
     let fields = [
         ("id", row.id.to_string()),
         ("info hash", row.info_hash.clone()),
-        (
-            "second info hash (v2)",
-            row.info_hash_v2.clone().unwrap_or_else(|| "none".into()),
-        ),
+        ("second info hash (v2)", or_none(&row.info_hash_v2)),
         ("name", row.name.clone()),
         ("enabled", print::yes_no(row.enabled)),
-        (
-            "reason",
-            row.reason.clone().unwrap_or_else(|| "none".into()),
-        ),
+        ("reason", or_none(&row.reason)),
         ("credit for uploads", format!("×{}", row.multi_up)),
         ("credit for downloads", format!("×{}", row.multi_down)),
         ("seeders", row.seeders.to_string()),
@@ -205,16 +198,13 @@ async fn add(
         Some(Err(problem)) => return Err(StorageError::Invalid(problem).into()),
         _ => return Err(StorageError::Duplicate(format!("torrent {info_hash}")).into()),
     };
-    if printer.is_json() {
-        printer.document(&AddedTorrent {
-            id: id.0,
-            info_hash: info_hash.to_string(),
-            name: &torrent.name,
-        })?;
-    } else {
-        printer.line(format_args!("added {info_hash} (id {})", id.0))?;
-    }
-    Ok(())
+    let added = AddedTorrent {
+        id: id.0,
+        info_hash: info_hash.to_string(),
+        name: &torrent.name,
+    };
+    let line = format_args!("added {info_hash} (id {})", id.0);
+    Ok(printer.result(&added, line)?)
 }
 
 async fn set_enabled(
@@ -228,22 +218,16 @@ async fn set_enabled(
         .set_torrent_enabled(info_hash, enabled, reason)
         .await?;
     let stored = printer.saved(stored);
-    let torrent = stored.torrent;
-    if printer.is_json() {
-        printer.document(&TorrentState {
-            id: torrent.id.0,
-            info_hash: torrent.info_hash.to_string(),
-            enabled,
-            reason: torrent.reason,
-        })?;
-    } else {
-        let state = if enabled { "enabled" } else { "disabled" };
-        printer.line(format_args!(
-            "{} {} is {state}",
-            torrent.info_hash, stored.name
-        ))?;
-    }
-    Ok(())
+    let (torrent, name) = (stored.torrent, stored.name);
+    let state = if enabled { "enabled" } else { "disabled" };
+    let line = format_args!("{} {name} is {state}", torrent.info_hash);
+    let state = TorrentState {
+        id: torrent.id.0,
+        info_hash: torrent.info_hash.to_string(),
+        enabled,
+        reason: torrent.reason,
+    };
+    Ok(printer.result(&state, line)?)
 }
 
 /// Unknown torrents are reported; the others are removed.
@@ -270,17 +254,13 @@ async fn remove(
         }
     }
     if printer.is_json() {
-        printer.document(&Removed { removed })?;
+        printer.document(&json!({ "removed": removed }))?;
     } else {
         for info_hash in &removed {
             printer.line(format_args!("removed {info_hash}"))?;
         }
     }
-    Ok(if missing {
-        ExitStatus::Failure
-    } else {
-        ExitStatus::Success
-    })
+    Ok(ExitStatus::of(!missing))
 }
 
 async fn import(
@@ -309,11 +289,7 @@ async fn import(
     add_batch(&mut batch, &mut summary, editor, printer).await?;
     printer.end_progress();
     summary.print(paths, mode, printer)?;
-    Ok(if summary.refused.is_empty() {
-        ExitStatus::Success
-    } else {
-        ExitStatus::Failure
-    })
+    Ok(ExitStatus::of(summary.refused.is_empty()))
 }
 
 async fn add_batch(
@@ -353,16 +329,10 @@ impl Summary {
     }
 
     fn print(&self, paths: &[PathBuf], mode: Mode, printer: &mut Printer) -> Result<()> {
-        let refused = self.refused.len();
-        if printer.is_json() {
-            printer.document(self)?;
-        } else {
-            let (added, known) = (self.added, self.known);
-            printer.line(format_args!(
-                "{added} added, {known} known already, {refused} refused"
-            ))?;
-        }
-        if self.added == 0 && self.known == 0 && refused == 0 {
+        let (added, known, refused) = (self.added, self.known, self.refused.len());
+        let line = format_args!("{added} added, {known} known already, {refused} refused");
+        printer.result(self, line)?;
+        if added == 0 && known == 0 && refused == 0 {
             let paths: Vec<String> = paths
                 .iter()
                 .map(|path| path.display().to_string())
@@ -380,29 +350,15 @@ impl Summary {
 }
 
 impl Row for TorrentRecord {
-    const COLUMNS: &'static [Column] = &[
-        right("ID"),
-        left("INFO HASH"),
-        left("ENABLED"),
-        right("SEEDERS"),
-        right("LEECHERS"),
-        right("SNATCHES"),
-        right("UPLOADED"),
-        right("DOWNLOADED"),
-        left("NAME"),
+    const COLUMNS: &'static [Column<Self>] = &[
+        right("ID", |row| row.id.to_string()),
+        left("INFO HASH", |row| row.info_hash.clone()),
+        left("ENABLED", |row| print::yes_no(row.enabled)),
+        right("SEEDERS", |row| row.seeders.to_string()),
+        right("LEECHERS", |row| row.leechers.to_string()),
+        right("SNATCHES", |row| row.snatches.to_string()),
+        right("UPLOADED", |row| print::size(row.uploaded)),
+        right("DOWNLOADED", |row| print::size(row.downloaded)),
+        left("NAME", |row| row.name.clone()),
     ];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.id.to_string(),
-            self.info_hash.clone(),
-            print::yes_no(self.enabled),
-            self.seeders.to_string(),
-            self.leechers.to_string(),
-            self.snatches.to_string(),
-            print::size(self.uploaded),
-            print::size(self.downloaded),
-            self.name.clone(),
-        ]
-    }
 }

@@ -13,6 +13,7 @@ use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
 use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
 use crate::sync::edit::Editor;
+use crate::sync::load::stored_users;
 use crate::view::UserRecord;
 
 #[derive(Debug, Subcommand)]
@@ -105,19 +106,16 @@ fn given_passkey(text: String) -> Result<Passkey> {
 async fn list(sort: UserKey, storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     let mut list = printer.list::<UserRecord>()?;
     let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let page = storage.users(after, PAGE).await?;
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let page = stored_users(storage, at, PAGE).await?;
         report_bad(&page.bad, list.printer());
-        after = page.rows.last().map(|row| row.user.id).or(after);
+        cursor = page.next;
         let mut rows: Vec<UserRecord> = page.rows.into_iter().map(UserRecord::from).collect();
         if sort == UserKey::Id {
             list.page(&rows)?;
         } else {
             all.append(&mut rows);
-        }
-        if page.last {
-            break;
         }
     }
     if sort != UserKey::Id {
@@ -173,20 +171,15 @@ async fn set_enabled(
 ) -> Result<()> {
     let found = find(storage, user).await?.user;
     printer.saved(editor.set_user_enabled(found.id, enabled).await?);
-    if printer.is_json() {
-        printer.document(&UserState {
-            id: found.id.0,
-            username: &found.username,
-            enabled,
-        })?;
-    } else {
-        let state = if enabled { "enabled" } else { "disabled" };
-        printer.line(format_args!(
-            "{} (id {}) is {state}",
-            found.username, found.id.0
-        ))?;
-    }
-    Ok(())
+    let (id, username) = (found.id.0, found.username.as_str());
+    let state = if enabled { "enabled" } else { "disabled" };
+    let line = format_args!("{username} (id {id}) is {state}");
+    let user = UserState {
+        id,
+        username,
+        enabled,
+    };
+    Ok(printer.result(&user, line)?)
 }
 
 /// Only the passkey is the result, for scripts; `what` and the usage are messages.
@@ -260,29 +253,15 @@ async fn find(storage: &dyn Storage, text: &str) -> Result<StoredUser> {
 }
 
 impl Row for UserRecord {
-    const COLUMNS: &'static [Column] = &[
-        right("ID"),
-        left("NAME"),
-        left("ENABLED"),
-        left("LEECH"),
-        right("UPLOADED"),
-        right("DOWNLOADED"),
-        right("SNATCHES"),
-        right("ANNOUNCES"),
-        right("SEED TIME"),
+    const COLUMNS: &'static [Column<Self>] = &[
+        right("ID", |row| row.id.to_string()),
+        left("NAME", |row| row.username.clone()),
+        left("ENABLED", |row| print::yes_no(row.enabled)),
+        left("LEECH", |row| print::yes_no(row.can_leech)),
+        right("UPLOADED", |row| print::size(row.uploaded)),
+        right("DOWNLOADED", |row| print::size(row.downloaded)),
+        right("SNATCHES", |row| row.snatches.to_string()),
+        right("ANNOUNCES", |row| row.announces.to_string()),
+        right("SEED TIME", |row| print::duration(row.seed_time)),
     ];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.id.to_string(),
-            self.username.clone(),
-            print::yes_no(self.enabled),
-            print::yes_no(self.can_leech),
-            print::size(self.uploaded),
-            print::size(self.downloaded),
-            self.snatches.to_string(),
-            self.announces.to_string(),
-            print::duration(self.seed_time),
-        ]
-    }
 }

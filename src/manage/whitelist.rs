@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::ExitStatus;
 use super::open::Site;
@@ -61,16 +62,6 @@ struct ImportedRow {
     client: String,
 }
 
-#[derive(Serialize)]
-struct Removed<'a> {
-    prefix: &'a str,
-}
-
-#[derive(Serialize)]
-struct Imported {
-    imported: usize,
-}
-
 pub async fn run(
     command: WhitelistCommand,
     site: &Site,
@@ -82,11 +73,8 @@ pub async fn run(
         WhitelistCommand::Add { prefix, client } => add(prefix, client, editor, printer).await?,
         WhitelistCommand::Remove { prefix } => {
             printer.saved(editor.remove_client(&prefix).await?);
-            if printer.is_json() {
-                printer.document(&Removed { prefix: &prefix })?;
-            } else {
-                printer.line(format_args!("{prefix} is refused from now on"))?;
-            }
+            let line = format_args!("{prefix} is refused from now on");
+            printer.result(&json!({ "prefix": prefix }), line)?;
         }
         WhitelistCommand::Import { file } => return import(&file, editor, printer).await,
         WhitelistCommand::Export => export(storage, printer).await?,
@@ -102,18 +90,11 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
 }
 
 async fn add(prefix: String, name: String, editor: &Editor, printer: &mut Printer) -> Result<()> {
+    let line = format!("{prefix} ({name}) is allowed");
     let client = ClientPrefix { prefix, name };
     let clients = std::slice::from_ref(&client);
     printer.saved(editor.add_clients(clients).await?);
-    if printer.is_json() {
-        printer.document(&ClientRow::from(client))?;
-    } else {
-        printer.line(format_args!(
-            "{} ({}) is allowed",
-            client.prefix, client.name
-        ))?;
-    }
-    Ok(())
+    Ok(printer.result(&ClientRow::from(client), line)?)
 }
 
 async fn import(file: &Path, editor: &Editor, printer: &mut Printer) -> Result<ExitStatus> {
@@ -141,13 +122,9 @@ async fn import(file: &Path, editor: &Editor, printer: &mut Printer) -> Result<E
     if !clients.is_empty() {
         printer.saved(editor.add_clients(&clients).await?);
     }
-    if printer.is_json() {
-        printer.document(&Imported {
-            imported: clients.len(),
-        })?;
-    } else {
-        printer.line(format_args!("{} clients are allowed", clients.len()))?;
-    }
+    let imported = clients.len();
+    let line = format_args!("{imported} clients are allowed");
+    printer.result(&json!({ "imported": imported }), line)?;
     Ok(ExitStatus::Success)
 }
 
@@ -257,11 +234,10 @@ fn checked(
 }
 
 impl Row for ClientRow {
-    const COLUMNS: &'static [Column] = &[left("PREFIX"), left("CLIENT")];
-
-    fn cells(&self) -> Vec<String> {
-        vec![self.prefix.clone(), self.client.clone()]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        left("PREFIX", |row| row.prefix.clone()),
+        left("CLIENT", |row| row.client.clone()),
+    ];
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
 use super::open::Site;
 use super::print::Printer;
 use super::{ExitStatus, PAGE, UsageError};
-use crate::base::ids::{TorrentId, UserId};
 use crate::storage::{Storage, Wipe};
 use crate::sync::edit::Propagation;
+use crate::sync::load::{stored_torrents, stored_users};
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64;
@@ -21,11 +21,6 @@ pub struct WipeArguments {
     /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-}
-
-#[derive(Serialize)]
-struct Wiped {
-    wiped: u64,
 }
 
 pub async fn run(
@@ -65,37 +60,29 @@ pub async fn run(
         // The feed has no totals, so nodes can't do the rest.
         bail!("storage is done, the cache is not ({reason}): run it again when the cache is back");
     }
-    if printer.is_json() {
-        printer.document(&Wiped { wiped: count })?;
-    } else {
-        printer.line(format_args!("{totals} of {count} {name} are 0"))?;
-    }
+    let line = format_args!("{totals} of {count} {name} are 0");
+    printer.result(&json!({ "wiped": count }), line)?;
     Ok(ExitStatus::Success)
 }
 
 async fn count(storage: &dyn Storage, what: Wipe) -> Result<u64> {
     let mut count = 0;
-    let mut after = None;
-    loop {
-        let (rows, last_id, is_last) = match what {
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let rows;
+        (rows, cursor) = match what {
             Wipe::Users => {
-                let page = storage.users(after.map(UserId), PAGE).await?;
-                let last_id = page.rows.last().map(|row| row.user.id.0);
-                (page.rows.len() + page.bad.len(), last_id, page.last)
+                let page = stored_users(storage, at, PAGE).await?;
+                (page.rows.len() + page.bad.len(), page.next)
             }
             Wipe::Torrents => {
-                let after = after.map(TorrentId);
-                let page = storage.torrents(after, PAGE).await?;
-                let last_id = page.rows.last().map(|row| row.torrent.id.0);
-                (page.rows.len() + page.bad.len(), last_id, page.last)
+                let page = stored_torrents(storage, at, PAGE).await?;
+                (page.rows.len() + page.bad.len(), page.next)
             }
         };
         count += rows as u64;
-        after = last_id.or(after);
-        if is_last {
-            return Ok(count);
-        }
     }
+    Ok(count)
 }
 
 fn answer() -> io::Result<String> {

@@ -1,15 +1,14 @@
 //! The API of this node: when there is one, what it works on, and how it is shut down.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::api::metrics::Sources;
-use crate::api::{self, About, Api, ApiHost, Credentials, Names};
+use crate::api::{self, About, Api, Credentials, Names};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::node::watchdog::Watched;
@@ -37,9 +36,6 @@ pub(super) struct ApiListener {
     /// need it as long as they are used.
     _alive: oneshot::Sender<()>,
 }
-
-/// What the API asks of this node.
-struct NodeApiHost(RegistryFollower);
 
 /// Whether the config has an API. The default one is served only if its TLS files are there.
 pub(super) fn is_wanted(config: &Config) -> bool {
@@ -74,19 +70,15 @@ impl ApiListener {
         if listeners.is_empty() {
             return Ok(None);
         }
-        for address in listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-        {
+        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses: Vec<SocketAddr> = addresses.filter_map(Result::ok).collect();
+        for address in &addresses {
             tracing::info!(%address, "API at https://{address}/");
         }
         if config.api.is_open() {
             tracing::warn!("{OPEN}");
         }
-        let addresses = listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok());
-        let names = Names::new(addresses.collect(), certificate.clone(), &config.api.hosts);
+        let names = Names::new(addresses, certificate.clone(), &config.api.hosts);
         let (stop, stopped) = watch::channel(false);
         let parts = api::ApiParts {
             sources: Sources {
@@ -100,7 +92,7 @@ impl ApiListener {
             storage: Arc::clone(&node.storage),
             editor: Editor::new(Arc::clone(&node.storage), cache.cloned()),
             events: Arc::clone(&node.events),
-            host: Arc::new(NodeApiHost(follower)),
+            follower,
             about: About {
                 node: node.name.clone(),
                 storage_driver: config.storage.driver.clone(),
@@ -161,11 +153,4 @@ impl ApiListener {
 /// Beats once a second, as long as the thread runs its loop.
 async fn beat(pulse: Pulse) {
     every(BEAT_PERIOD, || async { pulse.beat() }).await;
-}
-
-#[async_trait]
-impl ApiHost for NodeApiHost {
-    async fn caught_up(&self) {
-        self.0.caught_up().await;
-    }
 }

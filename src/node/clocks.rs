@@ -160,9 +160,6 @@ impl Clocks {
     /// Lets a node that is alone continue from its newest record, if that is later than the clock, so
     /// that no time comes twice. To be called before anything notes a time, once storage has what earlier
     /// starts left. Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
-    ///
-    /// # Errors
-    /// Storage can't be read.
     pub async fn continue_from_newest(
         &self,
         storage: &dyn Storage,
@@ -292,10 +289,9 @@ impl Clocks {
         let agreed = readings.agreed();
         let skews = readings.all().map(|(name, time)| (name, time - agreed));
         let skews: Vec<(String, i64)> = skews.collect();
-        let shown = skews
-            .iter()
-            .map(|(name, skew)| (name.clone(), skew.unsigned_abs()));
-        metrics.clocks.set(shown.collect());
+        let shown = skews.iter();
+        let shown = shown.map(|(name, skew)| (name.clone(), skew.unsigned_abs()));
+        *metrics.clocks.lock() = shown.collect();
         // Only ever forward: a time that comes twice would do more harm than one that is ahead.
         let best = readings.best();
         if best - self.clock.now().unix > NEAR + readings.error {

@@ -32,7 +32,7 @@ pub(super) async fn swarms(node: &Node) -> Result<(), StorageError> {
             // Peers of torrents that can't be used now are restored when these can.
             if let Some(info_hash) = node.registry.canonical(row.key.torrent) {
                 node.tracker
-                    .restore_peer(info_hash, &row.key, &row.record, now);
+                    .restore_peer(info_hash, &row.key, &row.record, true, now);
                 peers += 1;
             }
         }

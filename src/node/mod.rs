@@ -8,7 +8,6 @@ mod clocks;
 mod core;
 mod forget;
 mod health;
-mod hooks;
 mod load;
 mod reload;
 mod running;
@@ -45,7 +44,7 @@ use crate::telemetry::notify;
 use crate::tracker::Tracker;
 
 use self::clocks::Clocks;
-use self::running::{Begun, Running};
+use self::running::Running;
 use self::shared::NodeProcess;
 use self::sockets::Sockets;
 use self::start::ProcessContext;
@@ -174,16 +173,8 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
-    let begun = Begun {
-        options,
-        drivers,
-        cache: stores.1,
-        sockets,
-        certificates,
-        log,
-        ready,
-    };
-    let mut running = Running::start(begun)?;
+    let cache = stores.1;
+    let mut running = Running::start(options, drivers, cache, sockets, certificates, log, ready)?;
     let served = running.serve(signals).await?;
     let left = running.stop().await?;
     if left.changes == 0 {

@@ -18,17 +18,6 @@ use crate::node::start::Ready;
 use crate::node::{Certificates, Drivers, Options, Signals, upkeep, watchdog};
 use crate::telemetry::{log, notify};
 
-/// What a node has before it serves.
-pub(super) struct Begun<'a> {
-    pub options: Options,
-    pub drivers: &'a Drivers,
-    pub cache: Option<Arc<dyn Cache>>,
-    pub sockets: Sockets,
-    pub certificates: Certificates,
-    pub log: log::LogHandle,
-    pub ready: Ready,
-}
-
 /// A node that serves.
 pub(super) struct Running {
     core: Core,
@@ -39,16 +28,15 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub fn start(begun: Begun<'_>) -> Result<Self> {
-        let Begun {
-            options,
-            drivers,
-            cache,
-            sockets,
-            certificates,
-            log,
-            ready,
-        } = begun;
+    pub fn start(
+        options: Options,
+        drivers: &Drivers,
+        cache: Option<Arc<dyn Cache>>,
+        sockets: Sockets,
+        certificates: Certificates,
+        log: log::LogHandle,
+        ready: Ready,
+    ) -> Result<Self> {
         let config = options.config.config.clone();
         let (mut core, follower) = Core::start(ready, cache.clone());
         let node = core.node.clone();
@@ -105,9 +93,6 @@ impl Running {
 
     /// Stops in order: nothing is answered any more when the journal saves the rest. Returns what
     /// storage lacks then.
-    ///
-    /// # Errors
-    /// What could not be saved.
     pub async fn stop(mut self) -> Result<Remaining> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
         self.watchdog.abort(); // workers that end don't beat any more

@@ -11,7 +11,7 @@ use crate::base::clock::Clock;
 use crate::cache::{Cache, CacheError, owner};
 use crate::change::journals::node_of;
 use crate::config::Config;
-use crate::journal::{self, Journal, JournalParts, ResumeError};
+use crate::journal::{self, Journal, JournalError, JournalParts};
 use crate::node::clocks::Clocks;
 use crate::node::shared::{self, CacheTasks, NodeProcess};
 use crate::node::torrents::TorrentUpdater;
@@ -98,9 +98,7 @@ async fn retry_until_available<T, F: Future<Output = Result<T, StartError>>>(
             notify::status(&format!("waiting for {problem}"));
             logged = problem;
         }
-        if let Some(delay) = delays.next() {
-            tokio::time::sleep(delay).await;
-        }
+        delays.pause().await;
     }
 }
 
@@ -331,11 +329,11 @@ impl StartError {
         }
     }
 
-    fn of_resume(config: &Config, error: ResumeError) -> Self {
+    fn of_resume(config: &Config, error: JournalError) -> Self {
         match error {
-            ResumeError::Storage(error) => Self::of_storage(config, &error),
-            ResumeError::Cache(error) => Self::of_cache(config, &error),
-            error @ ResumeError::Spill(_) => Self::Fatal(error.into()),
+            JournalError::Storage(error) => Self::of_storage(config, &error),
+            JournalError::Cache(error) => Self::of_cache(config, &error),
+            error @ JournalError::Spill(_) => Self::Fatal(error.into()),
         }
     }
 

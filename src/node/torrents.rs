@@ -8,13 +8,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use tokio::sync::watch;
+
 use crate::base::clock::Clock;
 use crate::base::ids::{InfoHash, TorrentId};
+use crate::cache::Generation;
 use crate::journal;
 use crate::node::load::known_history;
 use crate::registry::{Hashes, Registry, RegistryChange, Torrent};
 use crate::storage::{Storage, StorageError};
-use crate::sync::LoadPass;
+use crate::sync::{LoadPass, NodeHooks};
 use crate::tracker::{Mode, Tracker};
 
 /// How long to wait until storage has what is on its way there.
@@ -39,10 +43,13 @@ enum SwarmFate {
     Returns { is_same_swarm: bool },
 }
 
-impl TorrentUpdater {
-    /// Applies torrents that were added or changed, and those that are gone. All that are known to have
-    /// changed belong in one call, because hashes may move from one torrent to another.
-    pub async fn apply(
+#[async_trait]
+impl NodeHooks for TorrentUpdater {
+    fn is_public(&self) -> bool {
+        self.tracker.mode() == Mode::Public
+    }
+
+    async fn apply_torrents(
         &self,
         mut changed: Vec<Torrent>,
         mut gone: Vec<TorrentId>,
@@ -53,7 +60,7 @@ impl TorrentUpdater {
         changed.dedup_by_key(|torrent| torrent.id);
         let ids: HashSet<TorrentId> = changed.iter().map(|torrent| torrent.id).collect();
         gone.retain(|id| !ids.contains(id));
-        let is_public = self.tracker.mode() == Mode::Public;
+        let is_public = self.is_public();
         if !is_public && pass == LoadPass::Again {
             return self.apply_private(changed, gone).await;
         }
@@ -77,6 +84,24 @@ impl TorrentUpdater {
         Ok(())
     }
 
+    fn wipe_snatches(&self) {
+        self.tracker.wipe_snatches();
+    }
+
+    async fn all_applied(&self) {
+        self.journal.all_applied().await;
+    }
+
+    fn cache_generation(&self) -> watch::Receiver<Generation> {
+        self.journal.generation()
+    }
+
+    fn on_cache_disconnected(&self) {
+        self.journal.on_cache_disconnected();
+    }
+}
+
+impl TorrentUpdater {
     async fn apply_private(
         &self,
         mut changed: Vec<Torrent>,
@@ -242,11 +267,8 @@ impl TorrentUpdater {
         let now = self.clock.now();
         for row in &peers {
             let (info_hash, key, record) = (torrent.info_hash, &row.key, &row.record);
-            if is_same_swarm {
-                self.tracker.restore_peer(info_hash, key, record, now);
-            } else {
-                self.tracker.restore_account(info_hash, key, record, now);
-            }
+            self.tracker
+                .restore_peer(info_hash, key, record, is_same_swarm, now);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub enum LoadPass {
 }
 
 /// Part of a table of the registry.
-pub(super) struct RegistryPage<T> {
+pub struct RegistryPage<T> {
     pub rows: Vec<T>,
     pub bad: Vec<BadRow>,
     /// Rows that the site has not finished.
@@ -167,7 +167,7 @@ pub fn log_bad_rows(bad: &[BadRow]) {
 }
 
 /// Users of storage from a cursor on.
-pub(super) async fn stored_users(
+pub async fn stored_users(
     storage: &dyn Storage,
     cursor: u64,
     limit: u32,
@@ -177,7 +177,7 @@ pub(super) async fn stored_users(
 }
 
 /// Torrents of storage from a cursor on.
-pub(super) async fn stored_torrents(
+pub async fn stored_torrents(
     storage: &dyn Storage,
     cursor: u64,
     limit: u32,

@@ -1,7 +1,7 @@
 //! The log: lines for people or as JSON, with times in UTC, on stderr or in a file.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Stderr, Write};
+use std::io::{self, IsTerminal, Stderr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::EitherWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::base::file::folder_of;
 
 /// The section `log` of the config.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -70,12 +73,6 @@ pub enum LogError {
 #[derive(Clone)]
 struct Output(Arc<ArcSwapOption<File>>);
 
-/// Where one line goes.
-enum Line {
-    File(Arc<File>),
-    Stderr(Stderr),
-}
-
 /// Starts the log of this process.
 ///
 /// # Errors
@@ -97,9 +94,6 @@ pub fn init(settings: &LogSettings) -> Result<LogHandle, LogError> {
 const FILE_MODE: u32 = 0o640;
 
 /// Opens a log file for appending; none for an empty path, which stands for stderr.
-///
-/// # Errors
-/// The file can be neither opened nor created.
 pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
@@ -124,10 +118,7 @@ pub fn check(path: &Path) -> Result<(), LogError> {
     let writable = if path.exists() {
         File::options().append(true).open(path).map(drop)
     } else {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
+        std::fs::read_dir(folder_of(path)).map(drop)
     };
     writable.map_err(|error| LogError::File {
         path: path.into(),
@@ -175,30 +166,12 @@ impl LogHandle {
 // === impl Output ===
 
 impl<'a> MakeWriter<'a> for Output {
-    type Writer = Line;
+    type Writer = EitherWriter<Arc<File>, Stderr>;
 
-    fn make_writer(&'a self) -> Line {
+    fn make_writer(&'a self) -> Self::Writer {
         match self.0.load_full() {
-            Some(file) => Line::File(file),
-            None => Line::Stderr(io::stderr()),
-        }
-    }
-}
-
-// === impl Line ===
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.write(bytes),
-            Self::Stderr(stderr) => stderr.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.flush(),
-            Self::Stderr(stderr) => stderr.flush(),
+            Some(file) => EitherWriter::A(file),
+            None => EitherWriter::B(io::stderr()),
         }
     }
 }

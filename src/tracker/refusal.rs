@@ -3,60 +3,53 @@
 
 use std::sync::Arc;
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::telemetry::metrics::REASONS_MAX;
 use crate::wire::{Failure, ParseError, RetryIn};
 
 /// Seconds until a client may retry what will hardly change.
 const PERMANENT_INTERVAL: u32 = 3600;
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $label:literal,)+) => {
-        /// The kind of a refusal, as metrics and events label it: a closed list.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Reason {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl Reason {
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// The value of the label.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => $label,)+
-                }
-            }
-        }
-    };
+/// The kind of a refusal, as metrics and events label it: a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Reason {
+    /// A UDP packet that ends too early.
+    Malformed,
+    BadInfoHash,
+    BadPeerId,
+    BadPort,
+    /// A trusted proxy sent an address that can't be read.
+    BadForwarded,
+    /// A private announce by UDP without a passkey.
+    NoPasskey,
+    InvalidPasskey,
+    AccountDisabled,
+    ClientNotAllowed,
+    UnregisteredTorrent,
+    TorrentDisabled,
+    DownloadNotAllowed,
+    TooManyPeers,
+    /// A user has the maximum of records.
+    TooManyRecords,
+    /// A user began too many records lately.
+    TooManyNewRecords,
+    AddressBlocked,
+    PortBlocked,
+    /// A private scrape by UDP, which has no place for a passkey (rule U6).
+    NoScrape,
+    /// No room for another torrent.
+    Unavailable,
 }
 
-reasons! {
-    /// A UDP packet that ends too early.
-    Malformed = "malformed",
-    BadInfoHash = "bad_info_hash",
-    BadPeerId = "bad_peer_id",
-    BadPort = "bad_port",
-    /// A trusted proxy sent an address that can't be read.
-    BadForwarded = "bad_forwarded",
-    /// A private announce by UDP without a passkey.
-    NoPasskey = "no_passkey",
-    InvalidPasskey = "invalid_passkey",
-    AccountDisabled = "account_disabled",
-    ClientNotAllowed = "client_not_allowed",
-    UnregisteredTorrent = "unregistered_torrent",
-    TorrentDisabled = "torrent_disabled",
-    DownloadNotAllowed = "download_not_allowed",
-    TooManyPeers = "too_many_peers",
-    /// A user has the maximum of records.
-    TooManyRecords = "too_many_records",
-    /// A user began too many records lately.
-    TooManyNewRecords = "too_many_new_records",
-    AddressBlocked = "address_blocked",
-    PortBlocked = "port_blocked",
-    /// A private scrape by UDP, which has no place for a passkey (rule U6).
-    NoScrape = "no_scrape",
-    /// No room for another torrent.
-    Unavailable = "unavailable",
+impl Reason {
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The value of the label.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS_MAX);
@@ -91,41 +84,32 @@ pub enum Refusal {
     Unavailable,
 }
 
+/// When a client may retry.
+#[derive(Clone, Copy)]
+enum Retry {
+    /// At its next announce.
+    Normally,
+    /// At its next announce, and a client that knows BEP 31 waits for the minimum interval.
+    Soon,
+    /// What is wrong will hardly change.
+    Late,
+    Never,
+}
+
 impl Refusal {
     /// The reply to the client (rule R6); the intervals are those of normal replies, in seconds.
     pub fn failure(&self, interval: u32, min_interval: u32) -> Failure<'_> {
-        let (interval, min_interval) = match self {
-            Self::InvalidPasskey
-            | Self::UnregisteredTorrent
-            | Self::TorrentDisabled(_)
-            | Self::AddressBlocked
-            | Self::PortBlocked => (PERMANENT_INTERVAL, PERMANENT_INTERVAL),
-            Self::Request(_)
-            | Self::AccountDisabled
-            | Self::ClientNotAllowed
-            | Self::DownloadNotAllowed
-            | Self::TooManyPeers
-            | Self::TooManyRecords
-            | Self::TooManyNewRecords
-            | Self::Unavailable => (interval, min_interval),
-        };
-        let retry_in = match self {
-            Self::TorrentDisabled(_) => Some(RetryIn::Never),
-            Self::TooManyRecords | Self::TooManyNewRecords | Self::Unavailable => {
-                Some(RetryIn::Minutes(min_interval.div_ceil(60)))
-            }
-            Self::Request(_)
-            | Self::InvalidPasskey
-            | Self::AccountDisabled
-            | Self::ClientNotAllowed
-            | Self::UnregisteredTorrent
-            | Self::DownloadNotAllowed
-            | Self::TooManyPeers
-            | Self::AddressBlocked
-            | Self::PortBlocked => None,
+        let (_, reason, retry) = self.parts();
+        let permanent = (PERMANENT_INTERVAL, PERMANENT_INTERVAL);
+        let soon = RetryIn::Minutes(min_interval.div_ceil(60));
+        let ((interval, min_interval), retry_in) = match retry {
+            Retry::Normally => ((interval, min_interval), None),
+            Retry::Soon => ((interval, min_interval), Some(soon)),
+            Retry::Late => (permanent, None),
+            Retry::Never => (permanent, Some(RetryIn::Never)),
         };
         Failure {
-            reason: self.reason(),
+            reason,
             interval,
             min_interval,
             retry_in,
@@ -134,39 +118,41 @@ impl Refusal {
 
     /// The reason that metrics count.
     pub fn kind(&self) -> Reason {
-        match self {
-            Self::Request(error) => kind_of(*error),
-            Self::InvalidPasskey => Reason::InvalidPasskey,
-            Self::AccountDisabled => Reason::AccountDisabled,
-            Self::ClientNotAllowed => Reason::ClientNotAllowed,
-            Self::UnregisteredTorrent => Reason::UnregisteredTorrent,
-            Self::TorrentDisabled(_) => Reason::TorrentDisabled,
-            Self::DownloadNotAllowed => Reason::DownloadNotAllowed,
-            Self::TooManyPeers => Reason::TooManyPeers,
-            Self::TooManyRecords => Reason::TooManyRecords,
-            Self::TooManyNewRecords => Reason::TooManyNewRecords,
-            Self::AddressBlocked => Reason::AddressBlocked,
-            Self::PortBlocked => Reason::PortBlocked,
-            Self::Unavailable => Reason::Unavailable,
-        }
+        self.parts().0
     }
 
-    fn reason(&self) -> &str {
+    /// What metrics count, the text for the client, and when it may retry.
+    fn parts(&self) -> (Reason, &str, Retry) {
+        use Retry::{Late, Never, Normally, Soon};
         match self {
-            Self::Request(error) => error.text(),
-            Self::InvalidPasskey => "invalid passkey",
-            Self::AccountDisabled => "account disabled",
-            Self::ClientNotAllowed => "client not allowed",
-            Self::UnregisteredTorrent => "unregistered torrent",
-            Self::TorrentDisabled(reason) if reason.is_empty() => "torrent disabled",
-            Self::TorrentDisabled(reason) => reason,
-            Self::DownloadNotAllowed => "download not allowed",
-            Self::TooManyPeers => "too many peers",
-            Self::TooManyRecords => "too many peers of this user",
-            Self::TooManyNewRecords => "too many new peers of this user",
-            Self::AddressBlocked => "address not allowed",
-            Self::PortBlocked => "port not allowed",
-            Self::Unavailable => "temporarily unavailable",
+            Self::Request(error) => (kind_of(*error), error.text(), Normally),
+            Self::InvalidPasskey => (Reason::InvalidPasskey, "invalid passkey", Late),
+            Self::AccountDisabled => (Reason::AccountDisabled, "account disabled", Normally),
+            Self::ClientNotAllowed => (Reason::ClientNotAllowed, "client not allowed", Normally),
+            Self::UnregisteredTorrent => {
+                (Reason::UnregisteredTorrent, "unregistered torrent", Late)
+            }
+            Self::TorrentDisabled(reason) => {
+                let reason = if reason.is_empty() {
+                    "torrent disabled"
+                } else {
+                    reason
+                };
+                (Reason::TorrentDisabled, reason, Never)
+            }
+            Self::DownloadNotAllowed => {
+                (Reason::DownloadNotAllowed, "download not allowed", Normally)
+            }
+            Self::TooManyPeers => (Reason::TooManyPeers, "too many peers", Normally),
+            Self::TooManyRecords => (Reason::TooManyRecords, "too many peers of this user", Soon),
+            Self::TooManyNewRecords => (
+                Reason::TooManyNewRecords,
+                "too many new peers of this user",
+                Soon,
+            ),
+            Self::AddressBlocked => (Reason::AddressBlocked, "address not allowed", Late),
+            Self::PortBlocked => (Reason::PortBlocked, "port not allowed", Late),
+            Self::Unavailable => (Reason::Unavailable, "temporarily unavailable", Soon),
         }
     }
 }
@@ -214,7 +200,7 @@ mod tests {
             Refusal::Unavailable,
         ];
         for refusal in &refusals {
-            let text = refusal.reason();
+            let text = refusal.parts().1;
             assert!(page.contains(&format!("`{text}`")), "R6 lacks `{text}`");
         }
         // UDP has these by itself (rules U3 to U6).

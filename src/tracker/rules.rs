@@ -13,10 +13,11 @@ use crate::tracker::credit::HnrRules;
 use crate::tracker::private::RecordLimits;
 
 /// Whether anybody may take part, or registered users only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Anybody, and any torrent unless `tracker.auto_register` is off.
+    #[default]
     Public,
     /// Users by passkey, and registered torrents.
     Private,

@@ -51,24 +51,19 @@ impl Tracker {
     }
 
     /// Restores a peer: its account, and its place in the swarm if it was there. One that has
-    /// expired meanwhile leaves at the next sweep. A record that is known stays as it is.
-    pub fn restore_peer(&self, info_hash: InfoHash, key: &PeerKey, record: &PeerRecord, now: Now) {
-        if let Some(tracker) = self.private() {
-            tracker.restore(info_hash, key, record, true, now);
-        }
-    }
-
-    /// Restores the account of a peer that was in the swarm of another info hash: a tombstone. The
-    /// next sweep journals that it has left.
-    pub fn restore_account(
+    /// expired meanwhile leaves at the next sweep. A record that is known stays as it is. Unless `is_present`,
+    /// it was in the swarm of another info hash, and becomes a tombstone: the next sweep journals that it has
+    /// left.
+    pub fn restore_peer(
         &self,
         info_hash: InfoHash,
         key: &PeerKey,
         record: &PeerRecord,
+        is_present: bool,
         now: Now,
     ) {
         if let Some(tracker) = self.private() {
-            tracker.restore(info_hash, key, record, false, now);
+            tracker.restore(info_hash, key, record, is_present, now);
         }
     }
 }

@@ -435,7 +435,7 @@ impl World {
         }
         for (key, record) in &self.storage.peers {
             let hash = self.registry.canonical(key.torrent).unwrap();
-            self.tracker.restore_peer(hash, key, record, self.now);
+            self.tracker.restore_peer(hash, key, record, true, self.now);
         }
     }
 }

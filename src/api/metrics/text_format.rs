@@ -17,7 +17,8 @@ type Value<L, V> = (Option<L>, V);
 impl MetricsPage<'_> {
     /// A monotonic counter.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.write_counters(name, help, [unlabelled(value)])
+        let values = [unlabelled(value)];
+        self.each(name, help, MetricType::Counter, values, write_whole)
     }
 
     /// One counter for each set of labels.
@@ -27,7 +28,8 @@ impl MetricsPage<'_> {
         help: &str,
         values: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        self.write_counters(name, help, values.into_iter().map(labelled))
+        let values = values.into_iter().map(labelled);
+        self.each(name, help, MetricType::Counter, values, write_whole)
     }
 
     /// A monotonic sum of seconds.
@@ -40,7 +42,8 @@ impl MetricsPage<'_> {
 
     /// The current value; none if it is unknown.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Option<u64>>) -> fmt::Result {
-        self.write_gauges(name, help, value.into().map(unlabelled))
+        let values = value.into().map(unlabelled);
+        self.each(name, help, MetricType::Gauge, values, write_whole)
     }
 
     /// One gauge for each set of labels.
@@ -50,12 +53,14 @@ impl MetricsPage<'_> {
         help: &str,
         values: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        self.write_gauges(name, help, values.into_iter().map(labelled))
+        let values = values.into_iter().map(labelled);
+        self.each(name, help, MetricType::Gauge, values, write_whole)
     }
 
     /// Durations in seconds.
     pub fn histogram(&mut self, name: &str, help: &str, value: &Histogram) -> fmt::Result {
-        self.write_histograms(name, help, [unlabelled(value)])
+        let values = [unlabelled(value)];
+        self.each(name, help, MetricType::Histogram, values, write_durations)
     }
 
     /// One histogram for each set of labels.
@@ -65,48 +70,8 @@ impl MetricsPage<'_> {
         help: &str,
         values: impl IntoIterator<Item = (L, &'h Histogram)>,
     ) -> fmt::Result {
-        self.write_histograms(name, help, values.into_iter().map(labelled))
-    }
-
-    fn write_counters<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = Value<L, u64>>,
-    ) -> fmt::Result {
-        // Written as a gauge: for counters the crate follows OpenMetrics, which adds `_total` to the name of the
-        // value but not to that of the description.
-        self.each(name, help, MetricType::Counter, values, |metric, value| {
-            metric.encode_gauge(&whole(value))
-        })
-    }
-
-    fn write_gauges<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = Value<L, u64>>,
-    ) -> fmt::Result {
-        self.each(name, help, MetricType::Gauge, values, |metric, value| {
-            metric.encode_gauge(&whole(value))
-        })
-    }
-
-    fn write_histograms<'h, L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = Value<L, &'h Histogram>>,
-    ) -> fmt::Result {
-        let bounds = BOUNDS.iter().map(|&bound| bound as f64 / 1e9);
-        let bounds: Vec<f64> = bounds.chain([f64::INFINITY]).collect();
-        self.each(name, help, MetricType::Histogram, values, |metric, it| {
-            let all = it.snapshot();
-            let buckets = bounds.iter().copied().zip(all.buckets);
-            let buckets: Vec<(f64, u64)> = buckets.collect();
-            let sum = all.sum as f64 / 1e9;
-            metric.encode_histogram::<NoLabelSet>(sum, all.count(), &buckets, None)
-        })
+        let values = values.into_iter().map(labelled);
+        self.each(name, help, MetricType::Histogram, values, write_durations)
     }
 
     fn each<L: EncodeLabelSet, V>(
@@ -137,7 +102,17 @@ fn labelled<L, V>((labels, value): (L, V)) -> Value<L, V> {
     (Some(labels), value)
 }
 
-/// The integer type of the crate.
-fn whole(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+/// Counters, too: for these the crate follows OpenMetrics, which adds `_total` to the name of the value but
+/// not to that of the description.
+fn write_whole(metric: &mut MetricEncoder, value: u64) -> fmt::Result {
+    metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn write_durations(metric: &mut MetricEncoder, value: &Histogram) -> fmt::Result {
+    let all = value.snapshot();
+    let bounds = BOUNDS.iter().map(|&bound| bound as f64 / 1e9);
+    let buckets = bounds.chain([f64::INFINITY]).zip(all.buckets);
+    let buckets: Vec<(f64, u64)> = buckets.collect();
+    let sum = all.sum as f64 / 1e9;
+    metric.encode_histogram::<NoLabelSet>(sum, all.count(), &buckets, None)
 }

@@ -19,11 +19,8 @@ pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> 
     match loaded {
         Ok(loaded) => check_all(&loaded, &mut report).await?,
         Err(error) => {
-            report.problem(
-                "config",
-                &error.to_string(),
-                "see docs/config.md for every key",
-            )?;
+            let hint = "see docs/config.md for every key";
+            report.problem("config", &error.to_string(), hint)?;
         }
     }
     report.end()
@@ -40,10 +37,10 @@ async fn check_all(loaded: &Loaded, report: &mut CheckReport<'_>) -> Result<()> 
     }
     let now = Clock::start().now().unix;
     match &config.http.tls {
-        Some(files) => report.result(
-            "http.tls",
-            tls::check(files, "name the files of your certificate", now),
-        )?,
+        Some(files) => {
+            let hint = "name the files of your certificate";
+            report.result("http.tls", tls::check(files, hint, now))?;
+        }
         None => report.ok("http.tls", "off: HTTP without TLS")?,
     }
     check_api(&config.api, now, report)?;

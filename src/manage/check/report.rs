@@ -26,29 +26,10 @@ pub(super) struct CheckReport<'a> {
     all: Vec<Outcome>,
 }
 
-/// The level of an outcome, with the hint.
-#[derive(Clone, Copy)]
-enum Level<'a> {
-    Ok,
-    Note(&'a str),
-    Problem(&'a str),
-}
-
 /// What is wrong, with a hint.
 pub(super) struct CheckProblem {
-    problem: String,
-    hint: String,
-}
-
-// === impl CheckProblem ===
-
-impl CheckProblem {
-    pub(super) fn new(problem: String, hint: &str) -> Self {
-        Self {
-            problem,
-            hint: hint.into(),
-        }
-    }
+    pub problem: String,
+    pub hint: &'static str,
 }
 
 // === impl CheckReport ===
@@ -62,16 +43,16 @@ impl<'a> CheckReport<'a> {
     }
 
     pub(super) fn ok(&mut self, what: &str, found: &str) -> Result<()> {
-        self.add(what, found, Level::Ok)
+        self.add("ok", what, found, None)
     }
 
     /// Something worth knowing that is no problem.
     pub(super) fn note(&mut self, what: &str, found: &str, hint: &str) -> Result<()> {
-        self.add(what, found, Level::Note(hint))
+        self.add("note", what, found, Some(hint))
     }
 
     pub(super) fn problem(&mut self, what: &str, problem: &str, hint: &str) -> Result<()> {
-        self.add(what, problem, Level::Problem(hint))
+        self.add("problem", what, problem, Some(hint))
     }
 
     pub(super) fn result(
@@ -81,25 +62,26 @@ impl<'a> CheckReport<'a> {
     ) -> Result<()> {
         match result {
             Ok(found) => self.ok(what, &found),
-            Err(CheckProblem { problem, hint }) => self.problem(what, &problem, &hint),
+            Err(CheckProblem { problem, hint }) => self.problem(what, &problem, hint),
         }
     }
 
-    fn add(&mut self, what: &str, found: &str, level: Level<'_>) -> Result<()> {
-        let (word, hint) = match level {
-            Level::Ok => ("ok", None),
-            Level::Note(hint) => ("note", Some(hint)),
-            Level::Problem(hint) => ("problem", Some(hint)),
-        };
+    fn add(
+        &mut self,
+        level: &'static str,
+        what: &str,
+        found: &str,
+        hint: Option<&str>,
+    ) -> Result<()> {
         if !self.printer.is_json() {
             let hint = hint.map(|hint| format!(" → {hint}")).unwrap_or_default();
             self.printer
-                .line(format_args!("{word:<8} {what}: {found}{hint}"))?;
+                .line(format_args!("{level:<8} {what}: {found}{hint}"))?;
         }
         self.all.push(Outcome {
             what: what.into(),
-            ok: !matches!(level, Level::Problem(_)),
-            level: word,
+            ok: level != "problem",
+            level,
             found: found.into(),
             hint: hint.map(Into::into),
         });
@@ -110,10 +92,6 @@ impl<'a> CheckReport<'a> {
         if self.printer.is_json() {
             self.printer.document(&self.all)?;
         }
-        Ok(if self.all.iter().all(|outcome| outcome.ok) {
-            ExitStatus::Success
-        } else {
-            ExitStatus::Failure
-        })
+        Ok(ExitStatus::of(self.all.iter().all(|outcome| outcome.ok)))
     }
 }

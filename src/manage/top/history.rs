@@ -15,8 +15,6 @@ pub struct Rates {
     pub http: f64,
     pub https: f64,
     pub refusals: f64,
-    pub snatches: f64,
-    pub accepted: f64,
     /// Refusals by reason.
     pub reasons: BTreeMap<String, f64>,
     /// The age of the journal's oldest change, in seconds.
@@ -75,8 +73,6 @@ impl Rates {
             http: per(before.announces.http, now.announces.http),
             https: per(before.announces.https, now.announces.https),
             refusals: per(before.refused(), now.refused()),
-            snatches: per(before.snatches, now.snatches),
-            accepted: per(before.connections.accepted, now.connections.accepted),
             reasons: now.refusals.iter().map(reason).collect(),
             age: now.journal.age as f64,
         }

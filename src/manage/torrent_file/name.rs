@@ -9,19 +9,18 @@ use crate::wire::bencode::Node;
 
 /// The bytes of the name. Like clients, prefers the key for UTF-8.
 pub(super) fn raw<'a>(info: &Node<'a>) -> Option<&'a [u8]> {
-    [&b"name.utf-8"[..], b"name"]
-        .into_iter()
-        .find_map(|key| info.get(key)?.as_bytes())
+    all(info).next()
+}
+
+fn all<'a>(info: &Node<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let names = [&b"name.utf-8"[..], b"name"].into_iter();
+    names.filter_map(|key| info.get(key)?.as_bytes())
 }
 
 /// The name to store; none if it would be blank. `encoding` is the file's declared encoding for text that
 /// is not UTF-8.
 pub(super) fn of(info: &Node, encoding: Option<&[u8]>) -> Option<String> {
-    let names = [&b"name.utf-8"[..], b"name"];
-    let mut names = names
-        .into_iter()
-        .filter_map(|key| info.get(key)?.as_bytes());
-    names.find_map(|raw| shown(&decode(raw, encoding)))
+    all(info).find_map(|raw| shown(&decode(raw, encoding)))
 }
 
 /// The text made printable, and truncated to what storage holds; none if it would be blank.

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use strum::VariantArray;
 use tokio::task::AbortHandle;
 
 use self::networks::Networks;
@@ -63,7 +64,7 @@ const EVICTIONS_MAX: usize = 2;
 const SHARE_MIN: usize = 2;
 
 /// What a connection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 #[repr(u8)]
 pub enum Phase {
     /// Waiting for the next request.
@@ -104,21 +105,8 @@ pub struct WorkerPermits {
 
 /// One connection's permit, released when it is dropped or the connection is evicted.
 pub struct Permit {
-    permits: Arc<Permits>,
-    worker: usize,
+    worker: WorkerPermits,
     slot: u32,
-}
-
-// === impl Phase ===
-
-impl Phase {
-    const ALL: [Self; 5] = [
-        Self::Idle,
-        Self::Request,
-        Self::Sending,
-        Self::Leaving,
-        Self::Waiting,
-    ];
 }
 
 // === impl Permits ===
@@ -284,8 +272,7 @@ impl WorkerPermits {
             return None;
         }
         Some(Permit {
-            permits: Arc::clone(&self.permits),
-            worker: self.worker,
+            worker: self.clone(),
             slot: self.table().lock().insert(network),
         })
     }
@@ -366,29 +353,25 @@ impl Permit {
 
     /// Puts the connection into that phase, and restarts its timeout.
     pub fn begin(&self, phase: Phase) {
-        let now = self.permits.now();
-        self.table().lock().begin(self.slot, phase, now);
+        let now = self.worker.permits.now();
+        self.worker.table().lock().begin(self.slot, phase, now);
     }
 
     /// Puts the connection into that phase, unless it is in it already: then its timeout goes on.
     pub fn ensure(&self, phase: Phase) {
-        let mut table = self.table().lock();
+        let mut table = self.worker.table().lock();
         if table.phase(self.slot) != phase {
-            table.begin(self.slot, phase, self.permits.now());
+            table.begin(self.slot, phase, self.worker.permits.now());
         }
-    }
-
-    fn table(&self) -> &Mutex<ConnectionTable> {
-        &self.permits.tables[self.worker]
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let released = self.table().lock().remove(self.slot);
+        let released = self.worker.table().lock().remove(self.slot);
         // An eviction has released the permit already.
         if let Some(Released { network }) = released {
-            self.permits.release(network);
+            self.worker.permits.release(network);
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use strum::VariantArray as _;
 use tokio::task::AbortHandle;
 
 use super::Phase;
@@ -33,7 +34,7 @@ struct Network {
 }
 
 /// A list for each phase.
-type Lists = [List; Phase::ALL.len()];
+type Lists = [List; Phase::VARIANTS.len()];
 
 #[derive(Clone, Copy)]
 struct List {
@@ -234,7 +235,7 @@ impl ConnectionTable {
     pub fn tick(&mut self, limit: impl Fn(Phase) -> u32) -> Vec<(Evicted, Phase, u32)> {
         self.seconds += 1;
         let mut overdue = Vec::new();
-        for phase in Phase::ALL {
+        for &phase in Phase::VARIANTS {
             while let Some(at) = self.lists[phase as usize].first() {
                 let age = self.seconds - self.slots[at as usize].second;
                 // At `limit` ticks it may be younger than `limit` seconds: the first may come early.

@@ -272,7 +272,7 @@ async fn every_permit_is_released() {
     let listener = Listener::new(1, 4, 2);
     for round in 0..1000_u32 {
         let client = format!("192.0.{}.1", round % 5);
-        let phase = Phase::ALL[fastrand::usize(..4)];
+        let phase = Phase::VARIANTS[fastrand::usize(..4)];
         let served = listener.open(0, &client, phase);
         if round % 3 == 0 {
             served.task.abort();

@@ -49,14 +49,11 @@ pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheErro
             }
         }
         Mode::Public => {
-            let mut cursor = 0;
-            loop {
-                let scan = cache.swarms(cursor).await?;
+            let mut cursor = Some(0);
+            while let Some(at) = cursor {
+                let scan = cache.swarms(at).await?;
+                cursor = scan.next;
                 adopt(node, cache.peers(&scan.rows).await?);
-                match scan.next {
-                    Some(next) => cursor = next,
-                    None => break,
-                }
             }
         }
     }

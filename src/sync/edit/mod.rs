@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
@@ -150,9 +151,7 @@ impl Editor {
         }
         let ids = self.storage.add_users(users).await?;
         let added: Vec<UserId> = ids.iter().flatten().flatten().copied().collect();
-        let propagation = self
-            .propagate(async |mirror| mirror.users(&added).await)
-            .await;
+        let propagation = self.propagate(|mirror| mirror.users(&added)).await;
         Ok(Saved::new(ids, propagation))
     }
 
@@ -175,7 +174,7 @@ impl Editor {
         }
         self.storage.update_user(id, patch).await?;
         let user = self.mirror_user(id).await;
-        let totals = self.propagate(async |mirror| mirror.totals(id, patch).await);
+        let totals = self.propagate(|mirror| mirror.totals(id, patch));
         Ok(Saved::new((), user.and(totals.await)))
     }
 
@@ -188,8 +187,7 @@ impl Editor {
             enabled: Some(enabled),
             ..UserPatch::default()
         };
-        self.storage.update_user(id, &patch).await?;
-        Ok(Saved::new((), self.mirror_user(id).await))
+        self.update_user(id, &patch).await
     }
 
     /// Gives a user a new random passkey; the old one is refused from then on.
@@ -199,8 +197,7 @@ impl Editor {
             passkey: Some(passkey.clone()),
             ..UserPatch::default()
         };
-        self.storage.update_user(id, &patch).await?;
-        Ok(Saved::new(passkey, self.mirror_user(id).await))
+        Ok(self.update_user(id, &patch).await?.map(|()| passkey))
     }
 
     /// Adds torrents in one transaction; for each, its id, none if it is known already, or why the
@@ -214,9 +211,7 @@ impl Editor {
         }
         let ids = self.storage.add_torrents(torrents).await?;
         let added: Vec<TorrentId> = ids.iter().flatten().flatten().copied().collect();
-        let propagation = self
-            .propagate(async |mirror| mirror.torrents(&added).await)
-            .await;
+        let propagation = self.propagate(|mirror| mirror.torrents(&added)).await;
         Ok(Saved::new(ids, propagation))
     }
 
@@ -243,10 +238,7 @@ impl Editor {
             };
             let added = self.add_torrents(&[torrent]).await?;
             return match added.value.first() {
-                Some(Ok(Some(_))) => Ok(Saved {
-                    value: (),
-                    propagation: added.propagation,
-                }),
+                Some(Ok(Some(_))) => Ok(Saved::new((), added.propagation)),
                 Some(Err(problem)) => Err(EditError::Invalid(problem.clone())),
                 _ => Err(StorageError::Duplicate(format!("torrent {}", id.0)).into()),
             };
@@ -299,7 +291,7 @@ impl Editor {
             }
         }
         let propagation = self
-            .propagate(async |mirror| mirror.torrents_gone(gone.clone()).await)
+            .propagate(|mirror| mirror.torrents_gone(gone.clone()))
             .await;
         Ok(Saved::new(gone, propagation))
     }
@@ -321,9 +313,8 @@ impl Editor {
         let id = stored.ok_or_else(not_found)?.torrent.id;
         self.storage.update_torrent(id, patch).await?;
         let id = patch.id.unwrap_or(id);
-        let propagation = self
-            .propagate(async |mirror| mirror.torrents(&[id]).await)
-            .await;
+        let propagation = self.propagate(|mirror| mirror.torrents(from_ref(&id)));
+        let propagation = propagation.await;
         let stored = self.storage.torrent(info_hash).await?;
         Ok(Saved::new(stored.ok_or_else(not_found)?, propagation))
     }
@@ -364,27 +355,23 @@ impl Editor {
             after = Some(last);
             progress();
         }
-        let propagation = self
-            .propagate(async |mirror| mirror.wipe(what, progress).await)
-            .await;
+        let propagation = self.propagate(|mirror| mirror.wipe(what, progress)).await;
         Ok(Saved::new((), propagation))
     }
 
     async fn mirror_user(&self, id: UserId) -> Propagation {
-        self.propagate(async |mirror| mirror.users(&[id]).await)
-            .await
+        self.propagate(|mirror| mirror.users(from_ref(&id))).await
     }
 
     async fn mirror_whitelist(&self) -> Propagation {
-        self.propagate(async |mirror| mirror.whitelist().await)
-            .await
+        self.propagate(Mirror::whitelist).await
     }
 
     /// Brings an edit to the nodes, where they share a cache.
-    async fn propagate(
-        &self,
-        write: impl AsyncFnOnce(&Mirror) -> Result<(), SyncError>,
-    ) -> Propagation {
+    async fn propagate<'a, F>(&'a self, write: impl FnOnce(&'a Mirror) -> F) -> Propagation
+    where
+        F: Future<Output = Result<(), SyncError>>,
+    {
         let Some(mirror) = &self.mirror else {
             return Propagation::Done;
         };

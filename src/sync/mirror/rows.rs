@@ -6,12 +6,12 @@
 //! storage that agreed, and an editor that changes storage after that read writes to the cache
 //! later still, and checks in turn.
 
-use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::cache::{CacheError, Notice, Write, owner};
-use crate::registry::{StoredTorrent, StoredUser, Wipe};
+use crate::base::ids::{InfoHash, TorrentId, UserId};
+use crate::cache::{Notice, Write, owner};
+use crate::registry::{StoredTorrent, Wipe};
 use crate::storage::UserPatch;
 
-use super::{Mirror, RowSet, is_same_torrent, is_same_user};
+use super::{Mirror, RowSet, is_same_torrent};
 use crate::sync::SyncError;
 
 /// How many times a row that keeps changing is written before it is left to the editors who change it.
@@ -88,49 +88,28 @@ impl Mirror {
     async fn write_user(&self, id: UserId) -> Result<(), SyncError> {
         let mut row = self.storage.user(id).await?;
         for _ in 0..TRIES {
-            let rows = match &row {
-                Some(row) => RowSet {
-                    users: vec![row.clone()],
-                    ..RowSet::default()
-                },
-                None => RowSet {
-                    gone_users: vec![id],
-                    ..RowSet::default()
-                },
-            };
+            let mut rows = RowSet::default();
+            match &row {
+                Some(row) => rows.users.push(row.clone()),
+                None => rows.gone_users.push(id),
+            }
             rows.put(&*self.cache).await?;
             let now = self.storage.user(id).await?;
-            let is_same = match (&row, &now) {
-                (Some(row), Some(now)) => is_same_user(row, now),
-                (None, None) => true,
-                _ => false,
-            };
-            if is_same {
+            let (written, wanted) = (row.map(|row| row.user), now.as_ref().map(|now| &now.user));
+            if written.as_ref() == wanted {
                 return Ok(());
             }
-            self.forget_passkey(row.as_ref(), now.as_ref()).await?;
+            let former = written.map(|user| user.passkey);
+            // The editor that changed the passkey may have looked for a former one to remove before
+            // this one was written.
+            if let Some(former) =
+                former.filter(|former| wanted.is_none_or(|now| now.passkey != *former))
+            {
+                self.cache.remove_passkeys(&[former], Some(id)).await?;
+            }
             row = now;
         }
         Err(SyncError::KeepsChanging)
-    }
-
-    /// Removes a passkey that was written and is not the user's any more. The editor that changed
-    /// it may have looked for a former passkey to remove before this one was written.
-    async fn forget_passkey(
-        &self,
-        written: Option<&StoredUser>,
-        now: Option<&StoredUser>,
-    ) -> Result<(), CacheError> {
-        let passkey = |row: &StoredUser| -> Passkey { row.user.passkey.clone() };
-        let Some(written) = written else {
-            return Ok(());
-        };
-        let former = passkey(written);
-        if now.map(passkey).as_ref() == Some(&former) {
-            return Ok(());
-        }
-        let id = written.user.id;
-        self.cache.remove_passkeys(&[former], Some(id)).await
     }
 
     /// Nodes are notified before storage is read again: an editor that changes it after that read

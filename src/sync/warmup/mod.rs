@@ -100,9 +100,6 @@ pub struct Unfinished {
 
 /// Brings the cache up to storage. When all parts were done, the cache counts as complete: nodes
 /// may start from it. Running nodes load everything again at once.
-///
-/// # Errors
-/// Those of storage and cache. A failed warmup may be repeated.
 pub async fn run(
     mirror: &Mirror,
     options: &WarmupOptions,
@@ -147,6 +144,16 @@ pub async fn run(
         cache.publish(&[Notice::Peers]).await?;
     }
     Ok(report)
+}
+
+// === impl WarmupOptions ===
+
+impl WarmupOptions {
+    /// Everything.
+    pub const ALL: Self = Self {
+        parts: WarmupParts::ALL,
+        dry_run: false,
+    };
 }
 
 // === impl WarmupParts ===

@@ -1,9 +1,12 @@
 //! Evicted connections, by reason.
 
+use strum::{IntoStaticStr, VariantArray};
+
 use super::Counter;
 
 /// Why a connection was evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Eviction {
     /// All permits were taken, and the connection had been idle longest.
     Full,
@@ -17,21 +20,14 @@ pub enum Eviction {
 
 /// Evictions by reason.
 #[derive(Default)]
-pub struct Evictions([Counter; Eviction::ALL.len()]);
+pub struct Evictions([Counter; Eviction::VARIANTS.len()]);
 
 // === impl Eviction ===
 
 impl Eviction {
-    pub const ALL: [Self; 4] = [Self::Full, Self::NetworkShare, Self::Files, Self::ShortIdle];
-
     /// The value of a label.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::NetworkShare => "network_share",
-            Self::Files => "files",
-            Self::ShortIdle => "short_idle",
-        }
+        self.into()
     }
 }
 
@@ -43,6 +39,6 @@ impl Evictions {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Eviction, &Counter)> {
-        Eviction::ALL.into_iter().zip(&self.0)
+        Eviction::VARIANTS.iter().copied().zip(&self.0)
     }
 }

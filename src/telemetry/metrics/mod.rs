@@ -1,27 +1,25 @@
 //! Counters and gauges of this process.
 
 mod availability;
-mod certificates;
 mod clients;
-mod clocks;
 mod connections;
 mod counter;
+mod gauges;
 mod histogram;
 pub mod process;
-mod readings;
 mod requests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use parking_lot::Mutex;
+
 pub use availability::{Availability, Health, ProbeSource};
-pub use certificates::Certificates;
 pub use clients::{ClientSessions, Clients, VERSIONS_MAX};
-pub use clocks::ClockSkews;
 pub use connections::{Eviction, Evictions};
 pub use counter::Counter;
+pub use gauges::{Certificates, Readings};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
-pub use readings::Readings;
 pub use requests::{ByProtocol, Protocol, REASONS_MAX, Refusals, RequestKind};
 
 /// All counters of a node.
@@ -106,8 +104,8 @@ pub struct Metrics {
     pub keep_durations: Histogram,
     /// Problems with the database's triggers, tables and session at the last check.
     pub storage_problems: AtomicU64,
-    /// How far clocks are from the time that most of them agree on.
-    pub clocks: ClockSkews,
+    /// By how many seconds each clock was off the time that most agree on when they were last compared.
+    pub clocks: Mutex<Vec<(String, u64)>>,
     /// Whether storage and the cache can be reached.
     pub storage: Availability,
     pub cache: Availability,

@@ -1,9 +1,12 @@
 //! Requests by protocol and kind, and refusals by reason: closed lists that no client can extend.
 
+use strum::{IntoStaticStr, VariantArray};
+
 use super::Counter;
 
 /// The protocol of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Protocol {
     Http,
     Https,
@@ -19,7 +22,7 @@ pub enum RequestKind {
 
 /// A value for every protocol.
 #[derive(Default)]
-pub struct ByProtocol<T>([T; Protocol::ALL.len()]);
+pub struct ByProtocol<T>([T; Protocol::VARIANTS.len()]);
 
 /// The most reasons for refusals; `tracker::Reason` lists them.
 pub const REASONS_MAX: usize = 32;
@@ -31,15 +34,9 @@ pub struct Refusals([Counter; REASONS_MAX]);
 // === impl Protocol ===
 
 impl Protocol {
-    pub const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Udp];
-
     /// The value of a label.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::Udp => "udp",
-        }
+        self.into()
     }
 }
 
@@ -51,7 +48,7 @@ impl<T> ByProtocol<T> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Protocol, &T)> {
-        Protocol::ALL.into_iter().zip(&self.0)
+        Protocol::VARIANTS.iter().copied().zip(&self.0)
     }
 }
 
@@ -82,7 +79,7 @@ mod tests {
 
     #[test]
     fn protocols_are_in_the_order_of_their_numbers() {
-        for (number, protocol) in Protocol::ALL.into_iter().enumerate() {
+        for (number, protocol) in Protocol::VARIANTS.iter().copied().enumerate() {
             assert_eq!(protocol as usize, number, "{}", protocol.name());
         }
     }

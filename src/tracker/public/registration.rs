@@ -4,11 +4,11 @@
 //! info hashes could fill both, the registry for good.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::addr::canonical;
 use crate::base::clock::Seconds;
-use crate::base::limit::SourceLimit;
+use crate::base::limit::{PeriodLimit, SourceLimit};
 use crate::tracker::Rules;
 
 /// In one `peer_ttl`, a network (a /24, an IPv6 /48) may take 1/`NETWORK_PART` of what is
@@ -41,8 +41,8 @@ pub(super) struct NetworkShares {
 pub(super) struct Registrations {
     shares: NetworkShares,
     rates: SourceLimit,
-    /// For each of the last seconds, the second in the upper half, and how many rows in the lower.
-    seconds: [AtomicU64; ON_THE_WAY as usize],
+    /// The rows of each of the last seconds.
+    seconds: [PeriodLimit; ON_THE_WAY as usize],
     /// When a refusal was last written to the log; 0 for never.
     warned: AtomicU32,
 }
@@ -93,9 +93,6 @@ fn wide_network(source: IpAddr) -> Option<IpAddr> {
 
 impl Registrations {
     /// Counts a new row of the registry, which has `registered` rows.
-    ///
-    /// # Errors
-    /// The reason why there may be none.
     pub fn take(
         &self,
         source: IpAddr,
@@ -109,7 +106,8 @@ impl Registrations {
             return Err(Unregistered::Full);
         }
         // A refusal to one network costs the others nothing.
-        let is_fast = self.taken_in(now.0) >= TOTAL_RATE;
+        let second = self.slot(now.0);
+        let is_fast = second.count(now.0) >= TOTAL_RATE;
         if is_fast || self.rates.is_reached(source, NETWORK_RATE, now.0) {
             return Err(Unregistered::Rate);
         }
@@ -117,7 +115,7 @@ impl Registrations {
             return Err(Unregistered::Share);
         }
         self.rates.allows(source, NETWORK_RATE, now.0);
-        self.count(now);
+        second.allows(u32::MAX, now.0);
         Ok(())
     }
 
@@ -131,26 +129,11 @@ impl Registrations {
     /// Rows that were counted and may not be in the registry yet.
     fn on_the_way(&self, now: Seconds) -> usize {
         let seconds = now.0.saturating_sub(ON_THE_WAY - 1)..=now.0;
-        seconds.map(|second| self.taken_in(second) as usize).sum()
+        let taken = seconds.map(|second| self.slot(second).count(second) as usize);
+        taken.sum()
     }
 
-    fn taken_in(&self, second: u32) -> u32 {
-        let taken = self.slot(second).load(Ordering::Relaxed);
-        if taken >> 32 == u64::from(second) {
-            taken as u32
-        } else {
-            0
-        }
-    }
-
-    /// Two workers at once may count one too few: good enough for a limit.
-    fn count(&self, now: Seconds) {
-        let count = self.taken_in(now.0).saturating_add(1);
-        let taken = u64::from(now.0) << 32 | u64::from(count);
-        self.slot(now.0).store(taken, Ordering::Relaxed);
-    }
-
-    fn slot(&self, second: u32) -> &AtomicU64 {
+    fn slot(&self, second: u32) -> &PeriodLimit {
         &self.seconds[(second % ON_THE_WAY) as usize]
     }
 }
