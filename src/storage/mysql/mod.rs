@@ -35,7 +35,7 @@ use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{self, Schema, Statements};
 use super::sql::{self, SqlStorage, keeper};
-use super::{Claim, Storage, StorageConfig, StorageError, migrate};
+use super::{Claim, Finding, Storage, StorageConfig, StorageError, migrate};
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 2] = [

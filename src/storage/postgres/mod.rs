@@ -31,7 +31,7 @@ use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{self, Schema};
 use super::sql::{self, SqlStorage, keeper, site_schema};
-use super::{Claim, Storage, StorageConfig, StorageError, migrate};
+use super::{Claim, Finding, Storage, StorageConfig, StorageError, migrate};
 
 /// The schemas of this crate.
 static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {

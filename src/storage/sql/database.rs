@@ -9,7 +9,7 @@ use super::cells::{Cell, SqlRows};
 use super::statements::{Schema, Statement};
 use crate::base::ids::InfoHash;
 use crate::storage::values::{RefusedValue, text_of_hash};
-use crate::storage::{Claim, StorageError};
+use crate::storage::{Claim, Finding, StorageError};
 
 /// What a job does, so that a driver can give it the right connection and time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
