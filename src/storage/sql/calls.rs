@@ -1,5 +1,6 @@
 //! Every statement by which the engine reaches a database: its name, parameters and result. What each does is
-//! said once, in `schemas/mika/mysql.sql` and `schemas/own/mysql.sql`.
+//! said once, in `schemas/mika/mysql.sql` and `schemas/own/mysql.sql`; of info hashes that are rebuilt, in
+//! `schemas/batter/postgres.sql`.
 
 /// The parameters and the result of a named statement.
 #[derive(Debug)]
