@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
+use tokio::time::error::Elapsed;
 
 use super::refused::refused;
 use super::rights::denied;
@@ -200,9 +201,7 @@ impl MysqlFault {
         let about = match error.code {
             UNKNOWN_TABLE => Lacking::Table,
             UNKNOWN_COLUMN => Lacking::Column,
-            _ if is_denial(error) || self.lacks_privilege() => {
-                Lacking::Privilege(denied(&error.message))
-            }
+            _ if is_denial(error) => Lacking::Privilege(denied(&error.message)),
             _ => Lacking::Other,
         };
         let text = lack(error);
@@ -241,6 +240,13 @@ impl MysqlFault {
 impl From<Error> for MysqlFault {
     fn from(error: Error) -> Self {
         Self::Sql(error, None)
+    }
+}
+
+/// The answer did not come in time.
+impl From<Elapsed> for MysqlFault {
+    fn from(_: Elapsed) -> Self {
+        Self::Late
     }
 }
 

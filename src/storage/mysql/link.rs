@@ -60,10 +60,7 @@ impl Dial {
             settings::set(&mut conn).await?;
             Ok(conn)
         };
-        match timeout(ANSWER_TIMEOUT, connect).await {
-            Ok(conn) => conn,
-            Err(_) => Err(MysqlFault::Late),
-        }
+        timeout(ANSWER_TIMEOUT, connect).await?
     }
 }
 

@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, NoTls as Plain, Socket};
+use tokio_postgres::{Client, Config, NoTls, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::fault::PostgresFault;
 use super::session::PostgresSession;
 use super::settings;
-use super::tls::{Certainty, PostgresConnector};
+use super::tls::Certainty;
 use super::url::PostgresUrl;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
@@ -82,7 +83,7 @@ impl PostgresDial {
         Err(failure)
     }
 
-    async fn connector(&self) -> Result<Option<PostgresConnector>, PostgresFault> {
+    async fn connector(&self) -> Result<Option<MakeRustlsConnect>, PostgresFault> {
         if self.url.tls.certainty == Certainty::NoTls {
             return Ok(None);
         }
@@ -99,11 +100,11 @@ impl PostgresDial {
     async fn connect_to(
         &self,
         host: &Config,
-        connector: Option<&PostgresConnector>,
+        connector: Option<&MakeRustlsConnect>,
     ) -> Result<PostgresConn, PostgresFault> {
         let client = match connector {
             Some(connector) => connected(host, connector.clone()).await?,
-            None => connected(host, Plain).await?,
+            None => connected(host, NoTls).await?,
         };
         let conn = PostgresConn {
             client,

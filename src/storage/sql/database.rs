@@ -110,15 +110,23 @@ impl Use {
 /// dropped in a transaction rolls back.
 #[async_trait]
 pub trait SqlSession: SqlCatalogue {
-    async fn begin(&mut self) -> Result<(), SqlFault>;
+    async fn begin(&mut self) -> Result<(), SqlFault> {
+        self.execute("BEGIN").await
+    }
 
-    async fn commit(&mut self) -> Result<(), SqlFault>;
+    async fn commit(&mut self) -> Result<(), SqlFault> {
+        self.execute("COMMIT").await
+    }
 
     /// Marks a place in the transaction, which replaces the one before.
-    async fn savepoint(&mut self) -> Result<(), SqlFault>;
+    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+        self.execute("SAVEPOINT mika").await
+    }
 
     /// Takes back everything since the last savepoint.
-    async fn undo(&mut self) -> Result<(), SqlFault>;
+    async fn undo(&mut self) -> Result<(), SqlFault> {
+        self.execute("ROLLBACK TO SAVEPOINT mika").await
+    }
 
     /// Whether a statement that failed took back what it did, and the transaction can go on without a savepoint.
     fn survives_failures(&self) -> bool {

@@ -19,17 +19,9 @@ const COLLISION_MAX: Duration = Duration::from_millis(500);
 
 /// Whether a job may be repeated when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum Repeat {
+pub(super) enum Repeat {
     Harmless,
     Never,
-}
-
-/// How often a job may still be tried.
-pub(in crate::storage) struct Retries {
-    /// The delays before retries after lock conflicts.
-    collisions: Take<Backoff>,
-    /// How many more connections may be lost.
-    losses: u32,
 }
 
 /// A connection, with the statements that run on it.
@@ -47,7 +39,10 @@ pub(super) struct Tries<'a, D> {
     database: &'a D,
     statements: &'a Statements,
     purpose: Use,
-    retries: Retries,
+    /// The delays before retries after lock conflicts.
+    collisions: Take<Backoff>,
+    /// How many more connections may be lost.
+    losses: u32,
 }
 
 // === impl Job ===
@@ -229,32 +224,6 @@ fn checked(call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
     )))
 }
 
-// === impl Retries ===
-
-impl Retries {
-    pub(in crate::storage) fn new(repeat: Repeat) -> Self {
-        Self {
-            collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
-            losses: u32::from(repeat == Repeat::Harmless),
-        }
-    }
-
-    /// Whether the job is to be tried again after this fault; waits until then.
-    pub(in crate::storage) async fn wait(&mut self, fault: &SqlFault) -> bool {
-        if fault.is_collision()
-            && let Some(wait) = self.collisions.next()
-        {
-            tokio::time::sleep(wait).await;
-            return true;
-        }
-        if fault.kind == FaultKind::Lost && self.losses > 0 {
-            self.losses -= 1;
-            return true;
-        }
-        false
-    }
-}
-
 // === impl Tries ===
 
 impl<'a, D: SqlDatabase> Tries<'a, D> {
@@ -268,7 +237,8 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             database,
             statements,
             purpose,
-            retries: Retries::new(repeat),
+            collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
+            losses: u32::from(repeat == Repeat::Harmless),
         }
     }
 
@@ -299,9 +269,22 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             return Some(Ok(done));
         }
         let fault = fault.unwrap_or_else(|| SqlFault::broken("a job failed without a reason"));
-        if self.retries.wait(&fault).await {
+        if self.wait_for_retry(&fault).await {
             return None;
         }
         Some(Err(fault.error))
+    }
+
+    /// Whether the job is to be tried again after this fault; waits until then.
+    async fn wait_for_retry(&mut self, fault: &SqlFault) -> bool {
+        if fault.is_collision()
+            && let Some(wait) = self.collisions.next()
+        {
+            tokio::time::sleep(wait).await;
+            return true;
+        }
+        let may_be_lost = fault.kind == FaultKind::Lost && self.losses > 0;
+        self.losses -= u32::from(may_be_lost);
+        may_be_lost
     }
 }

@@ -144,11 +144,10 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     }
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
-        let (mut findings, has_rows) = self.check_all_but_rows().await?;
-        if has_rows {
-            findings.extend(self.unusable_rows().await?);
-        }
-        Ok(findings)
+        let schema = self.database.schema();
+        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
+            check::check(job, schema)
+        })
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
@@ -369,21 +368,5 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 
     async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
         retrying!(self, |job| invalid_totals::fix(job, what, ids))
-    }
-}
-
-impl<D: SqlDatabase> SqlStorage<D> {
-    async fn check_all_but_rows(&self) -> Result<(Vec<Finding>, bool), StorageError> {
-        let schema = self.database.schema();
-        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
-            check::check(job, schema)
-        })
-    }
-
-    /// The rows of the site that can't be used, as findings.
-    async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
-            read::unusable_rows(job)
-        })
     }
 }

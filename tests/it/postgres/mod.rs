@@ -6,6 +6,7 @@ mod faults;
 mod feed;
 mod programs;
 mod schemas;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
