@@ -186,12 +186,14 @@ impl MysqlFault {
                 FaultKind::NoDefault(error.message.trim_end_matches('.').to_owned())
             }
             _ if self.is_lost() => FaultKind::Lost,
-            _ => self.refused().map_or(FaultKind::Final, FaultKind::Refused),
+            _ => self.refused().map_or(FaultKind::Final, |refused| {
+                FaultKind::Refused(Box::new(refused))
+            }),
         }
     }
 
     /// What the server says of a statement, if that is the cause.
-    pub(super) fn complaint(&self) -> Option<Complaint> {
+    pub(super) fn complaint(&self) -> Option<Box<Complaint>> {
         let Self::Sql(Error::Server(error), _) = self else {
             return None;
         };
@@ -205,7 +207,7 @@ impl MysqlFault {
             _ => Lacking::Other,
         };
         let text = lack(error);
-        Some(Complaint { about, text })
+        Some(Box::new(Complaint { about, text }))
     }
 
     /// The fault as the engine has it.

@@ -99,7 +99,7 @@ impl PostgresFault {
     }
 
     /// What the server says of a statement, if that is the cause.
-    fn complaint(&self) -> Option<Complaint> {
+    fn complaint(&self) -> Option<Box<Complaint>> {
         let error = self.db().filter(|_| !self.is_lost())?;
         let about = match *error.code() {
             SqlState::UNDEFINED_TABLE => Lacking::Table,
@@ -108,7 +108,7 @@ impl PostgresFault {
             _ => Lacking::Other,
         };
         let text = told(error);
-        Some(Complaint { about, text })
+        Some(Box::new(Complaint { about, text }))
     }
 
     /// Whether another host may do better.
@@ -175,7 +175,7 @@ impl PostgresFault {
             SqlState::LOCK_NOT_AVAILABLE,
         ];
         match self.refused() {
-            Some(refused) => FaultKind::Refused(refused),
+            Some(refused) => FaultKind::Refused(Box::new(refused)),
             None if self.is(&collisions) => FaultKind::Collision,
             None if self.is_lost() => FaultKind::Lost,
             None => FaultKind::Final,

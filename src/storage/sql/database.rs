@@ -29,7 +29,7 @@ pub struct SqlFault {
     /// What to tell people.
     pub error: StorageError,
     /// What the database says of the statement, if that is the cause and the connection is as good as before.
-    pub complaint: Option<Complaint>,
+    pub complaint: Option<Box<Complaint>>,
 }
 
 /// What a database says of a statement that it does not take, without values.
@@ -62,7 +62,7 @@ pub enum FaultKind {
     /// A unique key is violated; its name.
     Duplicate(String),
     /// A value does not fit its column, or a constraint or trigger of the site refuses it.
-    Refused(RefusedValue),
+    Refused(Box<RefusedValue>),
     /// A column of the site's needs a value that the statement does not give: which, in the database's words.
     NoDefault(String),
 }
