@@ -11,7 +11,7 @@ use super::fault::MysqlFault;
 use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
 use crate::storage::StorageError;
 use crate::storage::sql::cells::SqlRows;
-use crate::storage::sql::keeper::{Attempt, Holder, SILENCE_SECONDS, ServerLock};
+use crate::storage::sql::keeper::{Attempt, LockHolder, SILENCE_SECONDS, ServerLock};
 
 /// Maximum length of a lock's name in MySQL, in characters.
 const NAME_MAX: usize = 64;
@@ -43,7 +43,7 @@ impl NamedLock {
         Ok(Attempt::Refused(holder))
     }
 
-    async fn holder(&self, conn: &mut Conn) -> Result<Holder, MysqlFault> {
+    async fn holder(&self, conn: &mut Conn) -> Result<LockHolder, MysqlFault> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
         let rows = ask(conn, &sql).await?;
         let number = rows.first().and_then(|row| row.integer(0));
@@ -58,7 +58,7 @@ impl NamedLock {
             let rows = ask(conn, &sql).await.unwrap_or_default();
             who = rows.first().map(|row| row.text(0));
         }
-        Ok(Holder { number, who })
+        Ok(LockHolder { number, who })
     }
 }
 
@@ -99,10 +99,7 @@ impl ServerLock for NamedLock {
 
 async fn ask(conn: &mut Conn, sql: &str) -> Result<SqlRows, MysqlFault> {
     let mut rows = SqlRows::default();
-    match timeout(ANSWER_TIMEOUT, cells::query(conn, sql, &mut rows)).await {
-        Ok(done) => done?,
-        Err(_) => return Err(MysqlFault::Late),
-    }
+    timeout(ANSWER_TIMEOUT, cells::query(conn, sql, &mut rows)).await??;
     Ok(rows)
 }
 

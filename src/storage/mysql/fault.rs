@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
+use tokio::time::error::Elapsed;
 
 use super::refused::refused;
 use super::rights::denied;
@@ -220,12 +221,14 @@ impl MysqlFault {
                 FaultKind::NoDefault(error.message.trim_end_matches('.').to_owned())
             }
             _ if self.is_lost() => FaultKind::Lost,
-            _ => self.refused().map_or(FaultKind::Final, FaultKind::Refused),
+            _ => self.refused().map_or(FaultKind::Final, |refused| {
+                FaultKind::Refused(Box::new(refused))
+            }),
         }
     }
 
     /// What the server says of a statement, if that is the cause.
-    pub(super) fn complaint(&self) -> Option<Complaint> {
+    pub(super) fn complaint(&self) -> Option<Box<Complaint>> {
         let Self::Sql(Error::Server(error), _) = self else {
             return None;
         };
@@ -235,13 +238,11 @@ impl MysqlFault {
         let about = match error.code {
             UNKNOWN_TABLE => Lacking::Table,
             UNKNOWN_COLUMN => Lacking::Column,
-            _ if is_denial(error) || self.lacks_privilege() => {
-                Lacking::Privilege(denied(&error.message))
-            }
+            _ if is_denial(error) => Lacking::Privilege(denied(&error.message)),
             _ => Lacking::Other,
         };
         let text = lack(error);
-        Some(Complaint { about, text })
+        Some(Box::new(Complaint { about, text }))
     }
 
     /// The fault as the engine has it.
@@ -279,6 +280,13 @@ impl MysqlFault {
 impl From<Error> for MysqlFault {
     fn from(error: Error) -> Self {
         Self::Sql(error, None)
+    }
+}
+
+/// The answer did not come in time.
+impl From<Elapsed> for MysqlFault {
+    fn from(_: Elapsed) -> Self {
+        Self::Late
     }
 }
 

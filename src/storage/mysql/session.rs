@@ -83,10 +83,7 @@ impl<'a> MysqlSession<'a> {
     }
 
     async fn query_into(&mut self, rows: &mut SqlRows, sql: &str) -> Result<(), MysqlFault> {
-        match timeout(self.time_limit, cells::query(&mut self.conn, sql, rows)).await {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(MysqlFault::Late),
-        }
+        Ok(timeout(self.time_limit, cells::query(&mut self.conn, sql, rows)).await??)
     }
 
     /// The rows of the driver's own SQL with parameters.
@@ -100,10 +97,7 @@ impl<'a> MysqlSession<'a> {
     }
 
     async fn exec_values(&mut self, sql: &str, params: Vec<Value>) -> Result<SqlRows, MysqlFault> {
-        match timeout(self.time_limit, cells::exec(&mut self.conn, sql, params)).await {
-            Ok(rows) => Ok(rows?),
-            Err(_) => Err(MysqlFault::Late),
-        }
+        Ok(timeout(self.time_limit, cells::exec(&mut self.conn, sql, params)).await??)
     }
 
     /// The rows of a named statement with `tail` at its end.
@@ -146,11 +140,9 @@ impl<'a> MysqlSession<'a> {
     ) -> Result<Arc<[Column]>, MysqlFault> {
         // Prepared statements are cached: one round trip for each connection.
         let (sql, _) = prepared(statement, &[]);
-        match timeout(self.time_limit, self.conn.prep(sql)).await {
-            Ok(Ok(prepared)) => Ok(prepared.columns()),
-            Ok(Err(error)) => Err(MysqlFault::from(error).within(statement.call)),
-            Err(_) => Err(MysqlFault::Late),
-        }
+        let prepared = timeout(self.time_limit, self.conn.prep(sql)).await?;
+        let prepared = prepared.map_err(|error| MysqlFault::from(error).within(statement.call))?;
+        Ok(prepared.columns())
     }
 
     /// Prepares a statement without running it; returns the number of result columns.
@@ -161,10 +153,7 @@ impl<'a> MysqlSession<'a> {
             self.conn.close(statement).await?;
             Ok::<_, MysqlFault>(width)
         };
-        match timeout(self.time_limit, prepared).await {
-            Ok(width) => width,
-            Err(_) => Err(MysqlFault::Late),
-        }
+        timeout(self.time_limit, prepared).await?
     }
 
     /// A result as the engine has it: with the trigger in the fault of one that runs as an unusable account.
@@ -222,26 +211,6 @@ impl<'a> MysqlSession<'a> {
 
 #[async_trait]
 impl SqlSession for MysqlSession<'_> {
-    async fn begin(&mut self) -> Result<(), SqlFault> {
-        let result = self.query("START TRANSACTION").await;
-        self.told(result.map(drop)).await
-    }
-
-    async fn commit(&mut self) -> Result<(), SqlFault> {
-        let result = self.query("COMMIT").await;
-        self.told(result.map(drop)).await
-    }
-
-    async fn savepoint(&mut self) -> Result<(), SqlFault> {
-        let result = self.query("SAVEPOINT mika").await;
-        self.told(result.map(drop)).await
-    }
-
-    async fn undo(&mut self) -> Result<(), SqlFault> {
-        let result = self.query("ROLLBACK TO SAVEPOINT mika").await;
-        self.told(result.map(drop)).await
-    }
-
     fn pads_with_zeros(&self) -> bool {
         true
     }
@@ -298,9 +267,8 @@ impl SqlSession for MysqlSession<'_> {
             SQL_MODE
         };
         self.is_lenient = true;
-        let sql = format!("SET SESSION sql_mode = '{mode}'");
-        let result = self.query(&sql).await;
-        self.told(result.map(drop)).await?;
+        self.execute(&format!("SET SESSION sql_mode = '{mode}'"))
+            .await?;
         self.is_lenient = clamps;
         Ok(true)
     }

@@ -11,7 +11,7 @@ use super::fault::PostgresFault;
 use super::link::{ANSWER_TIMEOUT, PostgresConn, PostgresDial};
 use crate::base::clock::timer;
 use crate::storage::StorageError;
-use crate::storage::sql::keeper::{Attempt, Holder, SILENCE_SECONDS, ServerLock};
+use crate::storage::sql::keeper::{Attempt, LockHolder, SILENCE_SECONDS, ServerLock};
 
 /// How often to look whether a lock was released.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -78,7 +78,7 @@ impl AdvisoryLock {
         )
     }
 
-    async fn holder(&self, conn: &PostgresConn) -> Result<Holder, PostgresFault> {
+    async fn holder(&self, conn: &PostgresConn) -> Result<LockHolder, PostgresFault> {
         let number = number(ask(conn, &self.locks()).await?.as_deref());
         let mut who = None;
         if let Some(process) = number {
@@ -88,7 +88,7 @@ impl AdvisoryLock {
             );
             who = ask(conn, &sql).await?;
         }
-        Ok(Holder { number, who })
+        Ok(LockHolder { number, who })
     }
 }
 
@@ -146,10 +146,8 @@ fn name_of(identity: &str) -> (u32, u32) {
 
 /// The first value of a statement.
 async fn ask(conn: &PostgresConn, sql: &str) -> Result<Option<String>, PostgresFault> {
-    let Ok(messages) = timeout(ANSWER_TIMEOUT, conn.client.simple_query(sql)).await else {
-        return Err(PostgresFault::Late);
-    };
-    Ok(messages?.iter().find_map(|message| match message {
+    let messages = timeout(ANSWER_TIMEOUT, conn.client.simple_query(sql)).await??;
+    Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
         _ => None,
     }))

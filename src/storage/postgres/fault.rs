@@ -4,12 +4,12 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_rustls::rustls;
 
 use super::refused::refused;
-use super::tls::NoTls;
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
 use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
@@ -49,7 +49,7 @@ impl PostgresFault {
         Self::Storage(StorageError::Broken(text.into()))
     }
 
-    pub(super) fn no_tls(place: &str, error: &NoTls) -> Self {
+    pub(super) fn no_tls(place: &str, error: &anyhow::Error) -> Self {
         Self::broken(no_tls(place, &error.to_string()))
     }
 
@@ -99,7 +99,7 @@ impl PostgresFault {
     }
 
     /// What the server says of a statement, if that is the cause.
-    fn complaint(&self) -> Option<Complaint> {
+    fn complaint(&self) -> Option<Box<Complaint>> {
         let error = self.db().filter(|_| !self.is_lost())?;
         let about = match *error.code() {
             SqlState::UNDEFINED_TABLE => Lacking::Table,
@@ -108,7 +108,7 @@ impl PostgresFault {
             _ => Lacking::Other,
         };
         let text = told(error);
-        Some(Complaint { about, text })
+        Some(Box::new(Complaint { about, text }))
     }
 
     /// Whether another host may do better.
@@ -117,7 +117,7 @@ impl PostgresFault {
             Self::Late | Self::Standby => true,
             Self::Sql(error, _) => match error.as_db_error() {
                 Some(error) => is_passing(error.code()),
-                None => find::<NoTls>(error).is_none(),
+                None => tls_error(error).is_none(),
             },
             Self::NoDefault { .. } | Self::Storage(_) => false,
         }
@@ -175,7 +175,7 @@ impl PostgresFault {
             SqlState::LOCK_NOT_AVAILABLE,
         ];
         match self.refused() {
-            Some(refused) => FaultKind::Refused(refused),
+            Some(refused) => FaultKind::Refused(Box::new(refused)),
             None if self.is(&collisions) => FaultKind::Collision,
             None if self.is_lost() => FaultKind::Lost,
             None => FaultKind::Final,
@@ -221,6 +221,13 @@ impl From<Error> for PostgresFault {
     }
 }
 
+/// The answer did not come in time.
+impl From<Elapsed> for PostgresFault {
+    fn from(_: Elapsed) -> Self {
+        Self::Late
+    }
+}
+
 impl From<StorageError> for PostgresFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
@@ -230,6 +237,12 @@ impl From<StorageError> for PostgresFault {
 /// A cause of that type.
 fn find<T: std::error::Error + 'static>(error: &Error) -> Option<&T> {
     error.source().and_then(|cause| cause.downcast_ref::<T>())
+}
+
+/// Why there is no TLS, if that is the cause.
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
+    let cause = find::<io::Error>(error)?.get_ref()?;
+    cause.downcast_ref::<rustls::Error>()
 }
 
 fn late(place: &str, time_limit: Duration) -> StorageError {
@@ -267,7 +280,7 @@ fn is_outdated(error: &DbError) -> bool {
 
 /// An error that is not the server's answer to a statement.
 fn unanswered(error: &Error, place: &str) -> StorageError {
-    if let Some(error) = find::<NoTls>(error) {
+    if let Some(error) = tls_error(error) {
         return StorageError::Broken(no_tls(place, &error.to_string()));
     }
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -280,10 +293,6 @@ fn unanswered(error: &Error, place: &str) -> StorageError {
         return StorageError::Away(format!("{place} closed the connection"));
     }
     if let Some(error) = find::<io::Error>(error) {
-        let cause = error.get_ref();
-        if let Some(error) = cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-            return StorageError::Broken(no_tls(place, &error.to_string()));
-        }
         return match error.kind() {
             io::ErrorKind::Unsupported => StorageError::Broken(format!(
                 "{place} wants a login that Mika does not know: {error}"

@@ -15,12 +15,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls as Plain, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::fault::PostgresFault;
 use super::session::PostgresSession;
 use super::settings;
-use super::tls::{Certainty, PostgresConnector};
+use super::tls::Certainty;
 use super::url::PostgresUrl;
 use crate::base::secret::Secret;
 use crate::storage::hosts::out_of_service;
@@ -86,7 +87,7 @@ impl PostgresDial {
         Err(failure)
     }
 
-    async fn connector(&self) -> Result<Option<PostgresConnector>, PostgresFault> {
+    async fn connector(&self) -> Result<Option<MakeRustlsConnect>, PostgresFault> {
         if self.url.tls.certainty == Certainty::NoTls {
             return Ok(None);
         }
@@ -124,7 +125,7 @@ impl PostgresDial {
     async fn connect_to(
         &self,
         host: &Config,
-        connector: Option<&PostgresConnector>,
+        connector: Option<&MakeRustlsConnect>,
     ) -> Result<PostgresConn, PostgresFault> {
         let limit = match host.get_connect_timeout() {
             Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
@@ -138,11 +139,11 @@ impl PostgresDial {
     async fn set_up(
         &self,
         host: &Config,
-        connector: Option<&PostgresConnector>,
+        connector: Option<&MakeRustlsConnect>,
     ) -> Result<PostgresConn, PostgresFault> {
         let (client, heard) = match connector {
             Some(connector) => connected(host, connector.clone()).await?,
-            None => connected(host, Plain).await?,
+            None => connected(host, NoTls).await?,
         };
         let conn = PostgresConn {
             client,

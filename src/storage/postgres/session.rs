@@ -100,10 +100,7 @@ impl<'a> PostgresSession<'a> {
     /// Runs statements of the driver's own without parameters and rows.
     pub(super) async fn batch(&mut self, sql: &str) -> Result<(), PostgresFault> {
         let limit = self.time_limit() + PING_TIMEOUT;
-        match timeout(limit, self.conn.client.batch_execute(sql)).await {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(PostgresFault::Late),
-        }
+        Ok(timeout(limit, self.conn.client.batch_execute(sql)).await??)
     }
 
     /// The rows of the driver's own SQL; its parameters are $1, $2 and so on.
@@ -123,10 +120,7 @@ impl<'a> PostgresSession<'a> {
         sql: &str,
     ) -> Result<tokio_postgres::Statement, PostgresFault> {
         let limit = self.time_limit() + PING_TIMEOUT;
-        match timeout(limit, self.conn.prepare(sql)).await {
-            Ok(prepared) => Ok(prepared?),
-            Err(_) => Err(PostgresFault::Late),
-        }
+        Ok(timeout(limit, self.conn.prepare(sql)).await??)
     }
 
     /// The same by the tables as they are now: a statement that was prepared before may not know of a change.
@@ -135,10 +129,7 @@ impl<'a> PostgresSession<'a> {
         sql: &str,
     ) -> Result<tokio_postgres::Statement, PostgresFault> {
         let limit = self.time_limit() + PING_TIMEOUT;
-        match timeout(limit, self.conn.client.prepare(sql)).await {
-            Ok(prepared) => Ok(prepared?),
-            Err(_) => Err(PostgresFault::Late),
-        }
+        Ok(timeout(limit, self.conn.client.prepare(sql)).await??)
     }
 
     /// Runs a prepared statement.
@@ -158,10 +149,7 @@ impl<'a> PostgresSession<'a> {
             rows.changed = found.rows_affected().unwrap_or(0);
             Ok::<_, tokio_postgres::Error>(rows)
         };
-        match timeout(limit, work).await {
-            Ok(rows) => Ok(rows?),
-            Err(_) => Err(PostgresFault::Late),
-        }
+        Ok(timeout(limit, work).await??)
     }
 
     /// The rows of a named statement with `tail` at its end.

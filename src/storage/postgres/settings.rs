@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::fault::{PostgresFault, STANDBY_HINT};
@@ -45,10 +46,7 @@ pub(super) async fn set(client: &Client) -> Result<(), PostgresFault> {
 /// For how long the server works on a statement. It ends a bit later here, so that the server says so itself.
 pub(super) async fn set_time_limit(client: &Client, limit: Duration) -> Result<(), PostgresFault> {
     let sql = format!("SET statement_timeout = '{}s'", limit.as_secs());
-    match tokio::time::timeout(ANSWER_TIMEOUT, client.batch_execute(&sql)).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(PostgresFault::Late),
-    }
+    Ok(timeout(ANSWER_TIMEOUT, client.batch_execute(&sql)).await??)
 }
 
 /// Whether the server takes no writes: it is a standby.

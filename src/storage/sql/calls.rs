@@ -18,84 +18,7 @@ pub struct Call {
     pub own: bool,
 }
 
-// --- the tables of a site: a schema's statements ---
-
-pub static USERS: Call = Call::new("users").with("after limit").gives(USER_COLUMNS);
-pub static USER: Call = Call::new("user").with("id").gives(USER_COLUMNS);
-pub static USERS_NAMED: Call = Call::new("users_named")
-    .with("username")
-    .gives(USER_COLUMNS);
-pub static USER_OF_PASSKEY: Call = Call::new("user_of_passkey").with("passkey").gives("id");
-pub static USERS_KNOWN: Call = Call::new("users_known").of("id").gives("id");
-pub static TORRENTS: Call = Call::new("torrents")
-    .with("after limit")
-    .gives(TORRENT_COLUMNS);
-pub static TORRENT: Call = Call::new("torrent").with("id").gives(TORRENT_COLUMNS);
-pub static TORRENTS_OF_HASHES: Call = Call::new("torrents_of_hashes")
-    .of("info_hash")
-    .gives("id info_hash info_hash_v2");
-pub static TORRENTS_KNOWN: Call = Call::new("torrents_known").of("id").gives("id");
-pub static HASHES_WANTED: Call = Call::new("hashes_wanted")
-    .with("after limit noted")
-    .gives("id bytes")
-    .optional();
-pub static HASH_SOURCES: Call = Call::new("hash_sources")
-    .of("id")
-    .gives(HASH_SOURCE_COLUMNS)
-    .optional();
-pub static STORE_HASHES: Call = Call::new("store_hashes")
-    .of("id info_hash is_lossy")
-    .optional();
-pub static SET_HASH: Call = Call::new("set_hash")
-    .with("id info_hash info_hash_v2")
-    .optional();
-pub static WHITELIST: Call = Call::new("whitelist").gives("peer_id vstring");
-pub static FEED: Call = Call::new("feed")
-    .with("after limit")
-    .gives("seq kind key age")
-    .optional();
-pub static FIND_USERS: Call = Call::new("find_users")
-    .with("pattern id enabled")
-    .gives(USER_COLUMNS)
-    .optional();
-pub static COUNT_USERS: Call = Call::new("count_users")
-    .with("pattern id enabled")
-    .gives("count")
-    .optional();
-pub static FIND_TORRENTS: Call = Call::new("find_torrents")
-    .with("pattern id enabled")
-    .gives(TORRENT_COLUMNS)
-    .optional();
-pub static COUNT_TORRENTS: Call = Call::new("count_torrents")
-    .with("pattern id enabled")
-    .gives("count")
-    .optional();
-pub static ADD_USER: Call = Call::new("add_user").with("id passkey username").optional();
-pub static UPDATE_USER: Call = Call::new("update_user")
-    .with("id passkey username enabled can_leech uploaded downloaded")
-    .optional();
-pub static ADD_TORRENT: Call = Call::new("add_torrent")
-    .with("id info_hash info_hash_v2 release_name")
-    .optional();
-pub static UPDATE_TORRENT: Call = Call::new("update_torrent")
-    .with("id release_name enabled has_reason reason multi_up multi_dn")
-    .optional();
-pub static MOVE_TORRENT: Call = Call::new("move_torrent").with("id new_id").optional();
-pub static REMOVE_TORRENTS: Call = Call::new("remove_torrents").of("id unused").optional();
-pub static ADD_CLIENT: Call = Call::new("add_client").with("peer_id vstring").optional();
-pub static REMOVE_CLIENT: Call = Call::new("remove_client").with("peer_id").optional();
-pub static WIPE_USERS: Call = Call::new("wipe_users").with("after last").optional();
-pub static WIPE_TORRENTS: Call = Call::new("wipe_torrents").with("after last").optional();
-pub static FIX_USERS: Call = Call::new("mend_users").of("id").optional();
-pub static FIX_TORRENTS: Call = Call::new("mend_torrents").of("id").optional();
-pub static CREDIT_USERS: Call =
-    Call::new("credit_users").of("id uploaded downloaded snatches announces seed_time");
-pub static CREDIT_TORRENTS: Call =
-    Call::new("credit_torrents").of("id uploaded downloaded snatches announces seeders leechers");
-pub static CREDIT_SNATCHES: Call = Call::new("credit_snatches").of("id snatches").optional();
-pub static ADD_SNATCHED: Call = Call::new("add_snatched")
-    .of("info_hash snatches")
-    .optional();
+// --- the columns of rows ---
 
 const USER_COLUMNS: &str = "id passkey username enabled can_leech uploaded downloaded snatches \
     announces seed_time";
@@ -104,8 +27,6 @@ const TORRENT_COLUMNS: &str = "id info_hash info_hash_v2 release_name enabled re
 
 const HASH_SOURCE_COLUMNS: &str = "id info_hash by_hand is_lossy piece_length pieces is_private name length \
     md5sum files";
-
-// --- Mika's own tables ---
 
 /// The key of a peer.
 const PEER_KEY: &str = "user_id torrent_id peer_id";
@@ -134,177 +55,186 @@ const PEER_READ: &str = "user_id torrent_id peer_id base_up base_down base_at di
     first_announce last_announce active paused";
 const HISTORY_READ: &str = "torrent_id user_id uploaded downloaded seed_time completed_at hnr";
 
-pub static PEERS_PAGE: Call = Call::own("peers_page")
-    .with("user_id torrent_id peer_id since limit")
-    .gives(PEER_READ);
-pub static HISTORIES_PAGE: Call = Call::own("histories_page")
-    .with("torrent_id user_id limit")
-    .gives(HISTORY_READ);
-pub static PEERS_OF: Call = Call::own("peers_of").with("torrent_id").gives(PEER_READ);
-pub static HISTORIES_OF: Call = Call::own("histories_of")
-    .with("torrent_id")
-    .gives(HISTORY_READ);
-pub static WITH_RECORDS: Call = Call::own("with_records")
-    .of("torrent_id")
-    .gives("torrent_id");
-pub static PEERS_OF_USER: Call = Call::own("peers_of_user")
-    .with("user_id")
-    .gives("torrent_id has_all");
-pub static HISTORIES_OF_USER: Call = Call::own("histories_of_user")
-    .with("user_id")
-    .gives("torrent_id is_snatched hnr");
-pub static NEWEST_ANNOUNCE: Call = Call::own("newest_announce").gives("last_announce");
-pub static LAST_GONE: Call = Call::own("last_gone").with("before").gives("last_announce");
-pub static PRUNE_PEERS: Call = Call::own("prune_peers").with("before limit");
-pub static MOVE_RECORDS: Call = Call::own("move_records").with("id new_id");
+/// Statics for calls, and an array of all of them.
+macro_rules! calls {
+    ($(#[$doc:meta])* $all:ident: $($name:ident = $call:expr;)*) => {
+        $(pub static $name: Call = $call;)*
 
-pub static HELD: Call = Call::own("held")
-    .of("place user_id torrent_id peer_id")
-    .gives(
-        "place announces last_announce active first_announce sessions uploaded downloaded \
-         history_announces history_uploaded history_downloaded seed_time \
-         history_last_announce completed_at hnr seeded_floor seeded_from seeded_until",
-    );
-pub static HELD_BASES: Call = Call::own("held_bases")
-    .of("place user_id torrent_id peer_id")
-    .gives("place base_up base_down base_at dip_up dip_down");
-pub static INSERT_PEERS: Call = Call::own("insert_peers").of(PEER);
-pub static UPDATE_PEERS: Call = Call::own("update_peers").of(PEER);
-pub static UPDATE_PEERS_OFTEN: Call = Call::own("update_peers_often").of(PEER_OFTEN);
-pub static UPDATE_SESSIONS: Call = Call::own("update_sessions").of(PEER_SESSIONS);
-pub static DELETE_PEERS: Call = Call::own("delete_peers").of(PEER_KEY);
-pub static INSERT_HISTORIES: Call = Call::own("insert_histories").of(NEW_HISTORY);
-pub static UPDATE_HISTORIES: Call = Call::own("update_histories").of(HISTORY);
-pub static UPDATE_HISTORIES_OFTEN: Call = Call::own("update_histories_often").of(HISTORY_OFTEN);
-pub static UPDATE_STANDING: Call =
-    Call::own("update_standing").of("torrent_id user_id hnr completed_at");
+        $(#[$doc])*
+        pub static $all: [&Call; [$(stringify!($name)),*].len()] = [$(&$name),*];
+    };
+}
 
-pub static JOURNALS: Call = Call::own("journals").gives("node applied");
-pub static APPLIED: Call = Call::own("applied").with("node").gives("applied");
-pub static INSERT_JOURNAL: Call = Call::own("insert_journal").with("node");
-pub static SET_APPLIED: Call = Call::own("set_applied").with("node applied");
-pub static RAISE_APPLIED: Call = Call::own("raise_applied").with("node applied");
-pub static FORGET_JOURNAL: Call = Call::own("forget_journal").with("node applied");
+calls! {
+    /// Every statement of a schema, about the tables of a site.
+    CALLS:
 
-pub static FEED_BOUNDS: Call = Call::own("feed_bounds").gives("oldest newest");
-pub static TRIM_FEED: Call = Call::own("trim_feed").with("last");
+    USERS = Call::new("users").with("after limit").gives(USER_COLUMNS);
+    USER = Call::new("user").with("id").gives(USER_COLUMNS);
+    USERS_NAMED = Call::new("users_named")
+        .with("username")
+        .gives(USER_COLUMNS);
+    USER_OF_PASSKEY = Call::new("user_of_passkey").with("passkey").gives("id");
+    USERS_KNOWN = Call::new("users_known").of("id").gives("id");
+    TORRENTS = Call::new("torrents")
+        .with("after limit")
+        .gives(TORRENT_COLUMNS);
+    TORRENT = Call::new("torrent").with("id").gives(TORRENT_COLUMNS);
+    TORRENTS_OF_HASHES = Call::new("torrents_of_hashes")
+        .of("info_hash")
+        .gives("id info_hash info_hash_v2");
+    TORRENTS_KNOWN = Call::new("torrents_known").of("id").gives("id");
+    HASHES_WANTED = Call::new("hashes_wanted")
+        .with("after limit noted")
+        .gives("id bytes")
+        .optional();
+    HASH_SOURCES = Call::new("hash_sources")
+        .of("id")
+        .gives(HASH_SOURCE_COLUMNS)
+        .optional();
+    STORE_HASHES = Call::new("store_hashes")
+        .of("id info_hash is_lossy")
+        .optional();
+    SET_HASH = Call::new("set_hash")
+        .with("id info_hash info_hash_v2")
+        .optional();
+    WHITELIST = Call::new("whitelist").gives("peer_id vstring");
+    FEED = Call::new("feed")
+        .with("after limit")
+        .gives("seq kind key age")
+        .optional();
+    FIND_USERS = Call::new("find_users")
+        .with("pattern id enabled")
+        .gives(USER_COLUMNS)
+        .optional();
+    COUNT_USERS = Call::new("count_users")
+        .with("pattern id enabled")
+        .gives("count")
+        .optional();
+    FIND_TORRENTS = Call::new("find_torrents")
+        .with("pattern id enabled")
+        .gives(TORRENT_COLUMNS)
+        .optional();
+    COUNT_TORRENTS = Call::new("count_torrents")
+        .with("pattern id enabled")
+        .gives("count")
+        .optional();
+    ADD_USER = Call::new("add_user").with("id passkey username").optional();
+    UPDATE_USER = Call::new("update_user")
+        .with("id passkey username enabled can_leech uploaded downloaded")
+        .optional();
+    ADD_TORRENT = Call::new("add_torrent")
+        .with("id info_hash info_hash_v2 release_name")
+        .optional();
+    UPDATE_TORRENT = Call::new("update_torrent")
+        .with("id release_name enabled has_reason reason multi_up multi_dn")
+        .optional();
+    MOVE_TORRENT = Call::new("move_torrent").with("id new_id").optional();
+    REMOVE_TORRENTS = Call::new("remove_torrents").of("id unused").optional();
+    ADD_CLIENT = Call::new("add_client").with("peer_id vstring").optional();
+    REMOVE_CLIENT = Call::new("remove_client").with("peer_id").optional();
+    WIPE_USERS = Call::new("wipe_users").with("after last").optional();
+    WIPE_TORRENTS = Call::new("wipe_torrents").with("after last").optional();
+    FIX_USERS = Call::new("mend_users").of("id").optional();
+    FIX_TORRENTS = Call::new("mend_torrents").of("id").optional();
+    CREDIT_USERS =
+        Call::new("credit_users").of("id uploaded downloaded snatches announces seed_time");
+    CREDIT_TORRENTS =
+        Call::new("credit_torrents").of("id uploaded downloaded snatches announces seeders leechers");
+    CREDIT_SNATCHES = Call::new("credit_snatches").of("id snatches").optional();
+    ADD_SNATCHED = Call::new("add_snatched")
+        .of("info_hash snatches")
+        .optional();
+}
 
-pub static IDENTITY: Call = Call::own("identity").gives("id");
-pub static RENEW_IDENTITY: Call = Call::own("renew_identity");
-pub static TIME: Call = Call::own("time").gives("time").optional();
+calls! {
+    /// Every statement about Mika's own tables.
+    OWN_CALLS:
 
-// --- what a database says of itself, and the table of migrations ---
+    PEERS_PAGE = Call::own("peers_page")
+        .with("user_id torrent_id peer_id since limit")
+        .gives(PEER_READ);
+    HISTORIES_PAGE = Call::own("histories_page")
+        .with("torrent_id user_id limit")
+        .gives(HISTORY_READ);
+    PEERS_OF = Call::own("peers_of").with("torrent_id").gives(PEER_READ);
+    HISTORIES_OF = Call::own("histories_of")
+        .with("torrent_id")
+        .gives(HISTORY_READ);
+    WITH_RECORDS = Call::own("with_records")
+        .of("torrent_id")
+        .gives("torrent_id");
+    PEERS_OF_USER = Call::own("peers_of_user")
+        .with("user_id")
+        .gives("torrent_id has_all");
+    HISTORIES_OF_USER = Call::own("histories_of_user")
+        .with("user_id")
+        .gives("torrent_id is_snatched hnr");
+    NEWEST_ANNOUNCE = Call::own("newest_announce").gives("last_announce");
+    LAST_GONE = Call::own("last_gone").with("before").gives("last_announce");
+    PRUNE_PEERS = Call::own("prune_peers").with("before limit");
+    MOVE_RECORDS = Call::own("move_records").with("id new_id");
 
-pub static MIGRATIONS: Call = Call::own("migrations").gives("name");
-pub static CREATE_MIGRATIONS: Call = Call::own("create_migrations");
-pub static ADD_MIGRATION: Call = Call::own("add_migration").with("name");
-pub static ADD_RELOAD: Call = Call::own("add_reload").with("kind");
-pub static TABLES: Call = Call::own("tables").gives("name is_view engine is_unlogged");
-pub static COLUMNS: Call = Call::own("columns")
-    .with("schema table")
-    .gives("name kind is_nullable default_value width charset collation");
-pub static COLUMNS_NAMED: Call = Call::own("columns_named")
-    .with("name")
-    .gives("table_name width charset bits")
-    .optional();
-pub static COLUMNS_TO_FILL: Call = Call::own("columns_to_fill").gives("table_name column_name");
-pub static ID_SEQUENCE: Call = Call::own("id_sequence")
-    .with("table")
-    .gives("lacking")
-    .optional();
-pub static TRIGGERS: Call = Call::own("triggers").gives("name table_name statement owner flaw");
-pub static FUNCTION: Call = Call::own("function").with("name").gives("text").optional();
+    HELD = Call::own("held")
+        .of("place user_id torrent_id peer_id")
+        .gives(
+            "place announces last_announce active first_announce sessions uploaded downloaded \
+             history_announces history_uploaded history_downloaded seed_time \
+             history_last_announce completed_at hnr seeded_floor seeded_from seeded_until",
+        );
+    HELD_BASES = Call::own("held_bases")
+        .of("place user_id torrent_id peer_id")
+        .gives("place base_up base_down base_at dip_up dip_down");
+    INSERT_PEERS = Call::own("insert_peers").of(PEER);
+    UPDATE_PEERS = Call::own("update_peers").of(PEER);
+    UPDATE_PEERS_OFTEN = Call::own("update_peers_often").of(PEER_OFTEN);
+    UPDATE_SESSIONS = Call::own("update_sessions").of(PEER_SESSIONS);
+    DELETE_PEERS = Call::own("delete_peers").of(PEER_KEY);
+    INSERT_HISTORIES = Call::own("insert_histories").of(NEW_HISTORY);
+    UPDATE_HISTORIES = Call::own("update_histories").of(HISTORY);
+    UPDATE_HISTORIES_OFTEN = Call::own("update_histories_often").of(HISTORY_OFTEN);
+    UPDATE_STANDING =
+        Call::own("update_standing").of("torrent_id user_id hnr completed_at");
 
-/// Every statement of a schema.
-pub static CALLS: [&Call; 35] = [
-    &USERS,
-    &USER,
-    &USERS_NAMED,
-    &USER_OF_PASSKEY,
-    &USERS_KNOWN,
-    &TORRENTS,
-    &TORRENT,
-    &TORRENTS_OF_HASHES,
-    &TORRENTS_KNOWN,
-    &HASHES_WANTED,
-    &HASH_SOURCES,
-    &STORE_HASHES,
-    &SET_HASH,
-    &WHITELIST,
-    &FEED,
-    &FIND_USERS,
-    &COUNT_USERS,
-    &FIND_TORRENTS,
-    &COUNT_TORRENTS,
-    &ADD_USER,
-    &UPDATE_USER,
-    &ADD_TORRENT,
-    &UPDATE_TORRENT,
-    &MOVE_TORRENT,
-    &REMOVE_TORRENTS,
-    &ADD_CLIENT,
-    &REMOVE_CLIENT,
-    &WIPE_USERS,
-    &WIPE_TORRENTS,
-    &FIX_USERS,
-    &FIX_TORRENTS,
-    &CREDIT_USERS,
-    &CREDIT_TORRENTS,
-    &CREDIT_SNATCHES,
-    &ADD_SNATCHED,
-];
+    JOURNALS = Call::own("journals").gives("node applied");
+    APPLIED = Call::own("applied").with("node").gives("applied");
+    INSERT_JOURNAL = Call::own("insert_journal").with("node");
+    SET_APPLIED = Call::own("set_applied").with("node applied");
+    RAISE_APPLIED = Call::own("raise_applied").with("node applied");
+    FORGET_JOURNAL = Call::own("forget_journal").with("node applied");
 
-/// Every statement about Mika's own tables.
-pub static OWN_CALLS: [&Call; 33] = [
-    &PEERS_PAGE,
-    &HISTORIES_PAGE,
-    &PEERS_OF,
-    &HISTORIES_OF,
-    &WITH_RECORDS,
-    &PEERS_OF_USER,
-    &HISTORIES_OF_USER,
-    &NEWEST_ANNOUNCE,
-    &LAST_GONE,
-    &PRUNE_PEERS,
-    &MOVE_RECORDS,
-    &HELD,
-    &HELD_BASES,
-    &INSERT_PEERS,
-    &UPDATE_PEERS,
-    &UPDATE_PEERS_OFTEN,
-    &UPDATE_SESSIONS,
-    &DELETE_PEERS,
-    &INSERT_HISTORIES,
-    &UPDATE_HISTORIES,
-    &UPDATE_HISTORIES_OFTEN,
-    &UPDATE_STANDING,
-    &JOURNALS,
-    &APPLIED,
-    &INSERT_JOURNAL,
-    &SET_APPLIED,
-    &RAISE_APPLIED,
-    &FORGET_JOURNAL,
-    &FEED_BOUNDS,
-    &TRIM_FEED,
-    &IDENTITY,
-    &RENEW_IDENTITY,
-    &TIME,
-];
+    FEED_BOUNDS = Call::own("feed_bounds").gives("oldest newest");
+    TRIM_FEED = Call::own("trim_feed").with("last");
 
-/// Every statement about the database itself.
-pub static CATALOGUE_CALLS: [&Call; 11] = [
-    &MIGRATIONS,
-    &CREATE_MIGRATIONS,
-    &ADD_MIGRATION,
-    &ADD_RELOAD,
-    &TABLES,
-    &COLUMNS,
-    &COLUMNS_NAMED,
-    &COLUMNS_TO_FILL,
-    &ID_SEQUENCE,
-    &TRIGGERS,
-    &FUNCTION,
-];
+    IDENTITY = Call::own("identity").gives("id");
+    RENEW_IDENTITY = Call::own("renew_identity");
+    TIME = Call::own("time").gives("time").optional();
+}
+
+calls! {
+    /// Every statement about what a database says of itself, and about the table of migrations.
+    CATALOGUE_CALLS:
+
+    MIGRATIONS = Call::own("migrations").gives("name");
+    CREATE_MIGRATIONS = Call::own("create_migrations");
+    ADD_MIGRATION = Call::own("add_migration").with("name");
+    ADD_RELOAD = Call::own("add_reload").with("kind");
+    TABLES = Call::own("tables").gives("name is_view engine is_unlogged");
+    COLUMNS = Call::own("columns")
+        .with("schema table")
+        .gives("name kind is_nullable default_value width charset collation");
+    COLUMNS_NAMED = Call::own("columns_named")
+        .with("name")
+        .gives("table_name width charset bits")
+        .optional();
+    COLUMNS_TO_FILL = Call::own("columns_to_fill").gives("table_name column_name");
+    ID_SEQUENCE = Call::own("id_sequence")
+        .with("table")
+        .gives("lacking")
+        .optional();
+    TRIGGERS = Call::own("triggers").gives("name table_name statement owner flaw");
+    FUNCTION = Call::own("function").with("name").gives("text").optional();
+}
 
 // === impl Call ===
 

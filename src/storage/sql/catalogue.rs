@@ -59,7 +59,8 @@ pub struct TriggerLook {
     pub are_hidden: bool,
 }
 
-/// What an engine can't ask in SQL for all databases. Without accounts, a network and types of columns, the defaults do.
+/// What the engine can't ask by a statement of `schemas/own`. The defaults are for a database without accounts, settings
+/// and types of columns.
 #[async_trait]
 pub trait SqlCatalogue: Send {
     /// The URL without its password, or the path.

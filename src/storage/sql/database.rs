@@ -29,7 +29,7 @@ pub struct SqlFault {
     /// What to tell people.
     pub error: StorageError,
     /// What the database says of the statement, if that is the cause and the connection is as good as before.
-    pub complaint: Option<Complaint>,
+    pub complaint: Option<Box<Complaint>>,
 }
 
 /// What a database says of a statement that it does not take, without values.
@@ -62,7 +62,7 @@ pub enum FaultKind {
     /// A unique key is violated; its name.
     Duplicate(String),
     /// A value does not fit its column, or a constraint or trigger of the site refuses it.
-    Refused(RefusedValue),
+    Refused(Box<RefusedValue>),
     /// A column of the site's needs a value that the statement does not give: which, in the database's words.
     NoDefault(String),
 }
@@ -120,15 +120,23 @@ impl Use {
 /// dropped in a transaction rolls back.
 #[async_trait]
 pub trait SqlSession: SqlCatalogue {
-    async fn begin(&mut self) -> Result<(), SqlFault>;
+    async fn begin(&mut self) -> Result<(), SqlFault> {
+        self.execute("BEGIN").await
+    }
 
-    async fn commit(&mut self) -> Result<(), SqlFault>;
+    async fn commit(&mut self) -> Result<(), SqlFault> {
+        self.execute("COMMIT").await
+    }
 
     /// Marks a place in the transaction, which replaces the one before.
-    async fn savepoint(&mut self) -> Result<(), SqlFault>;
+    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+        self.execute("SAVEPOINT mika").await
+    }
 
     /// Takes back everything since the last savepoint.
-    async fn undo(&mut self) -> Result<(), SqlFault>;
+    async fn undo(&mut self) -> Result<(), SqlFault> {
+        self.execute("ROLLBACK TO SAVEPOINT mika").await
+    }
 
     /// Whether a statement that failed took back what it did, and the transaction can go on without a savepoint.
     fn survives_failures(&self) -> bool {

@@ -19,18 +19,9 @@ const COLLISION_MAX: Duration = Duration::from_millis(500);
 
 /// Whether a job may be repeated when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum Repeat {
+pub(super) enum Repeat {
     Harmless,
     Never,
-}
-
-/// How often a job may still be tried.
-pub(in crate::storage) struct Retries {
-    /// The delays before retries after lock conflicts.
-    collisions: Take<Backoff>,
-    has_collided: bool,
-    /// How many more connections may be lost.
-    losses: u32,
 }
 
 /// A connection, with the statements that run on it.
@@ -50,7 +41,11 @@ pub(super) struct Tries<'a, D> {
     database: &'a D,
     statements: &'a Statements,
     purpose: Use,
-    retries: Retries,
+    /// The delays before retries after lock conflicts.
+    collisions: Take<Backoff>,
+    has_collided: bool,
+    /// How many more connections may be lost.
+    losses: u32,
 }
 
 // === impl Job ===
@@ -238,34 +233,6 @@ fn checked(call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
     )))
 }
 
-// === impl Retries ===
-
-impl Retries {
-    pub(in crate::storage) fn new(repeat: Repeat) -> Self {
-        Self {
-            collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
-            has_collided: false,
-            losses: u32::from(repeat == Repeat::Harmless),
-        }
-    }
-
-    /// Whether the job is to be tried again after this fault; waits until then.
-    pub(in crate::storage) async fn wait(&mut self, fault: &SqlFault) -> bool {
-        if fault.is_collision()
-            && let Some(wait) = self.collisions.next()
-        {
-            self.has_collided = true;
-            tokio::time::sleep(wait).await;
-            return true;
-        }
-        if fault.kind == FaultKind::Lost && self.losses > 0 {
-            self.losses -= 1;
-            return true;
-        }
-        false
-    }
-}
-
 // === impl Tries ===
 
 impl<'a, D: SqlDatabase> Tries<'a, D> {
@@ -279,7 +246,9 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             database,
             statements,
             purpose,
-            retries: Retries::new(repeat),
+            collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
+            has_collided: false,
+            losses: u32::from(repeat == Repeat::Harmless),
         }
     }
 
@@ -291,7 +260,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             statements: self.statements,
             in_transaction: false,
             has_savepoint: false,
-            has_collided: self.retries.has_collided,
+            has_collided: self.has_collided,
             notes: Vec::new(),
         })
     }
@@ -311,9 +280,23 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             return Some(Ok(done));
         }
         let fault = fault.unwrap_or_else(|| SqlFault::broken("a job failed without a reason"));
-        if self.retries.wait(&fault).await {
+        if self.wait_for_retry(&fault).await {
             return None;
         }
         Some(Err(fault.error))
+    }
+
+    /// Whether the job is to be tried again after this fault; waits until then.
+    async fn wait_for_retry(&mut self, fault: &SqlFault) -> bool {
+        if fault.is_collision()
+            && let Some(wait) = self.collisions.next()
+        {
+            self.has_collided = true;
+            tokio::time::sleep(wait).await;
+            return true;
+        }
+        let may_be_lost = fault.kind == FaultKind::Lost && self.losses > 0;
+        self.losses -= u32::from(may_be_lost);
+        may_be_lost
     }
 }

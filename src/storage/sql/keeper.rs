@@ -54,11 +54,11 @@ pub(in crate::storage) trait ServerLock: Send + Sync + 'static {
 pub(in crate::storage) enum Attempt<H> {
     Taken(H),
     /// Another connection has it.
-    Refused(Holder),
+    Refused(LockHolder),
 }
 
 /// The holder of the lock.
-pub(in crate::storage) struct Holder {
+pub(in crate::storage) struct LockHolder {
     /// None if it was just released.
     pub(in crate::storage) number: Option<u32>,
     /// Account and address, if visible to Mika's account.
@@ -134,7 +134,7 @@ async fn hold<L: ServerLock>(lock: &L, held: &mut Option<L::Holding>) -> String 
 
 /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
 /// that the `former` connection is lost, or that of this daemon's last start.
-async fn take_again<L: ServerLock>(lock: &L, former: Option<u32>) -> Result<L::Holding, Holder> {
+async fn take_again<L: ServerLock>(lock: &L, former: Option<u32>) -> Result<L::Holding, LockHolder> {
     let mut refusals = 0;
     loop {
         match lock.take(Duration::ZERO).await {
@@ -153,7 +153,7 @@ async fn take_again<L: ServerLock>(lock: &L, former: Option<u32>) -> Result<L::H
     }
 }
 
-fn refusal<L: ServerLock>(lock: &L, holder: &Holder) -> String {
+fn refusal<L: ServerLock>(lock: &L, holder: &LockHolder) -> String {
     let (connection, name) = lock.words(holder.number.unwrap_or_default());
     let connection = match holder.number {
         Some(_) => connection,

@@ -51,15 +51,15 @@ pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<St
             }
         }
     }
-    let mut done = Vec::new();
     let is_new = statuses.first().is_some_and(|status| !status.applied);
     let pending = schema.migrations.iter().zip(statuses);
-    for (migration, _) in pending.filter(|(_, status)| !status.applied) {
+    let pending: Vec<&Migration> = pending
+        .filter_map(|(migration, status)| (!status.applied).then_some(migration))
+        .collect();
+    for migration in &pending {
         apply(job, schema, migration).await?;
-        let name = [("name", migration.name.into())];
-        job.call(&calls::ADD_MIGRATION, &name).await?;
-        done.push(migration.name.to_owned());
     }
+    let mut done: Vec<String> = pending.iter().map(|it| it.name.to_owned()).collect();
     if make_identity(job, schema).await? {
         done.push("identity".to_owned());
     }
@@ -71,6 +71,11 @@ pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<St
             job.call(&calls::ADD_RELOAD, &kind).await?;
             done.extend(made);
         }
+    }
+    // A migration without its triggers was not applied.
+    for migration in pending {
+        let name = [("name", migration.name.into())];
+        job.call(&calls::ADD_MIGRATION, &name).await?;
     }
     job.commit().await?;
     Ok(done)

@@ -32,7 +32,7 @@ pub(super) async fn found_or_refused(
             Err(fault)
         };
     }
-    let refused = refused.clone();
+    let refused = refused.as_ref().clone();
     job.recover().await?;
     let refused = in_full(job, refused, statement, params).await?;
     Err(StorageError::Invalid(refused.to_string()).into())

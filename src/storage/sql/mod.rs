@@ -145,11 +145,8 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     }
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
-        let (mut findings, has_rows) = self.check_all_but_rows().await?;
+        let mut findings = self.check_database().await?;
         findings.extend(self.database.check_servers().await);
-        if has_rows {
-            findings.extend(self.unusable_rows().await?);
-        }
         Ok(findings)
     }
 
@@ -391,17 +388,10 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 }
 
 impl<D: SqlDatabase> SqlStorage<D> {
-    async fn check_all_but_rows(&self) -> Result<(Vec<Finding>, bool), StorageError> {
+    async fn check_database(&self) -> Result<Vec<Finding>, StorageError> {
         let schema = self.database.schema();
         job!(self, Use::WholeTables, Repeat::Harmless, |job| {
             check::check(job, schema)
-        })
-    }
-
-    /// The rows of the site that can't be used, as findings.
-    async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
-        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
-            read::unusable_rows(job)
         })
     }
 }

@@ -62,7 +62,7 @@ impl SqliteFault {
         let kind = if let Some(key) = self.duplicate_key() {
             FaultKind::Duplicate(key)
         } else if let Some(value) = self.refused() {
-            FaultKind::Refused(value)
+            FaultKind::Refused(Box::new(value))
         } else {
             FaultKind::Final
         };
@@ -74,7 +74,7 @@ impl SqliteFault {
     }
 
     /// What SQLite says of a statement, without its text, if that is the cause.
-    fn complaint(&self) -> Option<Complaint> {
+    fn complaint(&self) -> Option<Box<Complaint>> {
         let text = match self {
             Self::Sql(Error::SqlInputError { msg, .. }) => msg,
             Self::Sql(Error::SqliteFailure(failure, Some(msg)))
@@ -92,7 +92,7 @@ impl SqliteFault {
             Lacking::Other
         };
         let text = text.clone();
-        Some(Complaint { about, text })
+        Some(Box::new(Complaint { about, text }))
     }
 
     /// The error to show, naming the database by `path`.

@@ -108,10 +108,6 @@ impl SqlSession for SqliteSession<'_> {
         Ok(())
     }
 
-    async fn undo(&mut self) -> Result<(), SqlFault> {
-        self.execute("ROLLBACK TO mika").await
-    }
-
     async fn run(
         &mut self,
         statement: &Statement,

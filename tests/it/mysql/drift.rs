@@ -145,7 +145,7 @@ async fn missing_privileges_are_named() {
     let found = problem(&*open(&url, "mika")).await;
     for expected in [
         "lacks the privileges DELETE on history, mika_feed, mika_journal, peers, torrents",
-        "; UPDATE on history, mika_feed, mika_journal, peers, torrents, users",
+        "; UPDATE on history, mika_feed, mika_identity, mika_journal, peers, torrents, users",
         "GRANT DELETE, UPDATE ON `mika`.* TO 'mika'@'%' (see Rights in docs/sql.md)",
     ] {
         assert!(found.contains(expected), "{expected}: {found}");

@@ -318,23 +318,17 @@ async fn a_statement_binlog_is_reported() {
         "mika",
     );
     let error = storage.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("binlog_format"), "{error}");
+    let found = problems(&*storage).await;
+    assert!(found.contains("binlog_format is STATEMENT"), "{found}");
+    server.sql("SET GLOBAL binlog_format = MIXED");
+    // An old connection has the old format, and is replaced.
+    let error = storage.migrate().await.unwrap_err().to_string();
     assert!(
         error.contains("log_bin_trust_function_creators = 1, then mika-manage migrate again"),
         "{error}"
     );
     server.sql("SET GLOBAL log_bin_trust_function_creators = 1");
-    let error = match storage.migrate().await {
-        Err(error) => error,
-        Ok(_) => storage
-            .apply(&[batch(1, 0..1)], &CreditRules::default())
-            .await
-            .unwrap_err(),
-    };
-    assert!(error.to_string().contains("binlog_format"), "{error}");
-    let found = problems(&*storage).await;
-    assert!(found.contains("binlog_format is STATEMENT"), "{found}");
-    server.sql("SET GLOBAL binlog_format = MIXED");
-    // An old connection has the old format, and is replaced.
     storage.migrate().await.unwrap();
     storage
         .apply(&[batch(1, 0..1)], &CreditRules::default())

@@ -8,6 +8,7 @@ mod feed;
 mod listen;
 mod programs;
 mod schemas;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::catalogue::column_names;
 use super::database::{Lacking, SqlFault};
 use super::job::Job;
 use super::statements::{Schema, is_file, mentions};
-use super::{header, migrations};
+use super::{header, migrations, read};
 use crate::storage::identity::checked;
 use crate::storage::unusable::plural;
 use crate::storage::{Finding, StorageError, migrate};
@@ -22,11 +22,8 @@ use crate::storage::{Finding, StorageError, migrate};
 pub(super) const NOT_OURS: &str = "if it is another program's, name another database in storage.url, \
     another storage.schema, or statements that fit in storage.statements";
 
-/// What is wrong with all but the rows; and whether rows can be checked, which needs all statements.
-pub(super) async fn check(
-    job: &mut Job<'_>,
-    schema: &Schema,
-) -> Result<(Vec<Finding>, bool), SqlFault> {
+/// Implements [`crate::storage::Storage::check`]. Columns and rows are looked at if all statements can be run.
+pub(super) async fn check(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
     let mut findings = job.session().look_at_server().await?;
     let mut missing = MissingPrivileges::default();
     let statuses = match migrations::migrations(job, schema).await {
@@ -47,7 +44,7 @@ pub(super) async fn check(
         unlike(job, schema, &mut findings).await?;
     }
     if is_new {
-        return Ok((findings, false));
+        return Ok(findings);
     }
     own_tables(job, schema, &mut missing, &mut findings).await?;
     own_identity(job, &mut missing, &mut findings).await?;
@@ -63,8 +60,9 @@ pub(super) async fn check(
     findings.extend(job.session().look_at_durability().await?);
     if is_complete {
         columns::look(job, schema.dialect, &mut findings).await?;
+        findings.extend(read::unusable_rows(job).await?);
     }
-    Ok((findings, is_complete))
+    Ok(findings)
 }
 
 /// What the statements about the site's tables lack.
