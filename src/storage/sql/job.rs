@@ -27,7 +27,7 @@ pub(in crate::storage) enum Repeat {
 pub(in crate::storage) struct Retries {
     /// The delays before retries after lock conflicts.
     collisions: Take<Backoff>,
-    has_collided: bool,
+    met_duplicate: bool,
     /// How many more connections may be lost.
     losses: u32,
 }
@@ -37,8 +37,8 @@ pub(super) struct Job<'a> {
     session: Box<dyn SqlSession + 'a>,
     statements: &'a Statements,
     has_savepoint: bool,
-    /// Whether an earlier attempt collided with another transaction.
-    has_collided: bool,
+    /// Whether an earlier attempt was to insert a row that another transaction inserted meanwhile.
+    met_duplicate: bool,
     /// Rows of credit that the database did not take in full: to be logged after the commit.
     pub(super) notes: Vec<String>,
 }
@@ -159,10 +159,10 @@ impl Job<'_> {
         checked(call, found)
     }
 
-    /// Nodes apply side by side. After a collision a node does it alone: another one that keeps inserting what
-    /// this one is about to insert would make it collide again and again.
+    /// Nodes apply side by side. One that met a row which another inserted meanwhile does it alone: another one that
+    /// keeps inserting what this one is about to insert would make it fail again and again.
     pub(super) async fn lock_applying(&mut self) -> Result<(), SqlFault> {
-        self.session.lock_applying(self.has_collided).await
+        self.session.lock_applying(self.met_duplicate).await
     }
 
     pub(super) async fn lock_edits(&mut self) -> Result<(), SqlFault> {
@@ -211,7 +211,7 @@ impl Retries {
     pub(in crate::storage) fn new(repeat: Repeat) -> Self {
         Self {
             collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
-            has_collided: false,
+            met_duplicate: false,
             losses: u32::from(repeat == Repeat::Harmless),
         }
     }
@@ -221,7 +221,7 @@ impl Retries {
         if fault.is_collision()
             && let Some(wait) = self.collisions.next()
         {
-            self.has_collided = true;
+            self.met_duplicate |= fault.duplicate_key().is_some();
             tokio::time::sleep(wait).await;
             return true;
         }
@@ -257,7 +257,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             session: session.map_err(|fault| fault.error)?,
             statements: self.statements,
             has_savepoint: false,
-            has_collided: self.retries.has_collided,
+            met_duplicate: self.retries.met_duplicate,
             notes: Vec::new(),
         })
     }
