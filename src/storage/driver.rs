@@ -75,7 +75,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Resolves when the feed may have more than when it resolved last, so that it is read at once; for one waiter.
     /// Only a hint: the feed is read from time to time in any case. By default it never resolves.
     async fn feed_changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// The number of the last applied batch of a journal; 0 if none was.

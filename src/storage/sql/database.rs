@@ -103,7 +103,7 @@ pub trait SqlDatabase: Send + Sync + 'static {
 
     /// See [`crate::storage::Storage::feed_changed`].
     async fn feed_changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

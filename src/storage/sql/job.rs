@@ -30,8 +30,8 @@ pub(super) struct Job<'a> {
     statements: &'a Statements,
     in_transaction: bool,
     has_savepoint: bool,
-    /// Whether an earlier attempt collided with another transaction.
-    has_collided: bool,
+    /// Whether an earlier attempt was to insert a row that another transaction inserted meanwhile.
+    met_duplicate: bool,
     /// Rows of credit that the database did not take in full: to be logged after the commit.
     pub(super) notes: Vec<String>,
 }
@@ -43,7 +43,7 @@ pub(super) struct Tries<'a, D> {
     purpose: Use,
     /// The delays before retries after lock conflicts.
     collisions: Take<Backoff>,
-    has_collided: bool,
+    met_duplicate: bool,
     /// How many more connections may be lost.
     losses: u32,
 }
@@ -186,10 +186,10 @@ impl<'a> Job<'a> {
         checked(call, found)
     }
 
-    /// Nodes apply side by side. After a collision a node does it alone: another one that keeps inserting what
-    /// this one is about to insert would make it collide again and again.
+    /// Nodes apply side by side. One that met a row which another inserted meanwhile does it alone: another one that
+    /// keeps inserting what this one is about to insert would make it fail again and again.
     pub(super) async fn lock_applying(&mut self) -> Result<(), SqlFault> {
-        self.session.lock_applying(self.has_collided).await
+        self.session.lock_applying(self.met_duplicate).await
     }
 
     /// Excludes other processes that edit: a site's tables need not have unique keys.
@@ -247,7 +247,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             statements,
             purpose,
             collisions: Backoff::new(COLLISION_FIRST, COLLISION_MAX).take(COLLISIONS_MAX),
-            has_collided: false,
+            met_duplicate: false,
             losses: u32::from(repeat == Repeat::Harmless),
         }
     }
@@ -260,7 +260,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             statements: self.statements,
             in_transaction: false,
             has_savepoint: false,
-            has_collided: self.has_collided,
+            met_duplicate: self.met_duplicate,
             notes: Vec::new(),
         })
     }
@@ -291,7 +291,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
         if fault.is_collision()
             && let Some(wait) = self.collisions.next()
         {
-            self.has_collided = true;
+            self.met_duplicate |= fault.duplicate_key().is_some();
             tokio::time::sleep(wait).await;
             return true;
         }

@@ -288,7 +288,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         if self.has_feed() {
             self.database.feed_changed().await;
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
