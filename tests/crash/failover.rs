@@ -101,16 +101,14 @@ fn lose_node(cluster: &mut Galera, mika: &Mika, rng: &mut Rng) {
 
 /// The node that Mika writes to, by its log.
 fn writer(cluster: &Galera, log: &str) -> usize {
-    let moves = log
-        .lines()
-        .filter(|line| line.contains("storage is another server now"));
-    let is_named = |line: &str| {
+    let is_move = |line: &&str| line.contains("storage is another server now");
+    let place_in = |line: &str| {
         let addresses = cluster.addresses();
         addresses
             .iter()
             .position(|it| line.contains(&it.to_string()))
     };
-    moves.last().and_then(is_named).unwrap_or(0)
+    log.lines().rfind(is_move).and_then(place_in).unwrap_or(0)
 }
 
 fn fail_over(pair: &mut Pair, database: Database, rng: &mut Rng) {

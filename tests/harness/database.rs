@@ -223,26 +223,26 @@ impl SiteDatabase {
 
     /// Ends the server as a crash would.
     pub fn kill9(&mut self) {
-        on!(self, |server| server.kill9())
+        on!(self, |server| server.kill9());
     }
 
     /// Ends the server in order.
     pub fn stop(&mut self) {
-        on!(self, |server| server.stop())
+        on!(self, |server| server.stop());
     }
 
     /// Starts it again on the same port.
     pub fn restart(&mut self) {
-        on!(self, |server| server.restart())
+        on!(self, |server| server.restart());
     }
 
     /// Stops it from running; connections stay.
     pub fn pause(&self) {
-        on!(self, |server| server.pause())
+        on!(self, |server| server.pause());
     }
 
     pub fn resume(&self) {
-        on!(self, |server| server.resume())
+        on!(self, |server| server.resume());
     }
 
     /// Stops it, starts it again, and returns a copy of its data as they were in between.
@@ -252,6 +252,6 @@ impl SiteDatabase {
 
     /// Starts it again with the data of a copy, as after a failover to a replica that was behind.
     pub fn go_back_to(&mut self, backup: &TempDir) {
-        on!(self, |server| server.go_back_to(backup))
+        on!(self, |server| server.go_back_to(backup));
     }
 }

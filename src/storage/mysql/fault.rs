@@ -37,7 +37,7 @@ const SHUTDOWN: u16 = 1053;
 /// Galera: the node is not in the primary component of its cluster, or not ready yet.
 const NOT_READY: u16 = 1047;
 /// Galera: the cluster did not take a transaction, or it is not known whether it did.
-const COMMIT_FAILED: u16 = 1180;
+const UNDECIDED: u16 = 1180;
 const DUPLICATE: u16 = 1062;
 const SYNTAX: u16 = 1064;
 const UNKNOWN_TABLE: u16 = 1146;
@@ -62,9 +62,10 @@ const TRIGGER_AND_BINLOG: u16 = 1419;
 const BINLOG_FORMAT: u16 = 1665;
 /// A lock that `NOWAIT` met; MariaDB has [`LOCK_WAIT`] for it.
 const LOCKED_MYSQL: u16 = 3572;
-/// Disk full, out of memory, interrupted, killed, too slow: a retry may succeed.
-const PASSING: [u16; 13] = [
-    1021, 1028, 1037, 1038, 1041, 1114, 1317, 1158, 1159, 1160, 1161, KILLED, 1969,
+/// Disk full, out of memory, interrupted, killed, too slow, or of Galera: a retry may succeed.
+const PASSING: [u16; 15] = [
+    1021, 1028, 1037, 1038, 1041, 1114, 1317, 1158, 1159, 1160, 1161, KILLED, 1969, NOT_READY,
+    UNDECIDED,
 ];
 /// MariaDB: an administrator ended the connection.
 const KILLED: u16 = 1927;
@@ -151,7 +152,6 @@ impl MysqlFault {
                 error.code == SHUTDOWN
                     || PASSING.contains(&error.code)
                     || ACCESS_DENIED.contains(&error.code)
-                    || [NOT_READY, COMMIT_FAILED].contains(&error.code)
                     // Another server may have become the writable one.
                     || READ_ONLY.contains(&error.code)
                     // The binary log format of a session does not change.
@@ -164,24 +164,12 @@ impl MysqlFault {
 
     /// Whether another host may do better.
     pub(super) fn is_of_this_host(&self) -> bool {
-        match self {
-            Self::Late | Self::NoWriter(_) => true,
-            Self::Sql(Error::Server(error), _) => {
-                [
-                    TOO_MANY_CONNECTIONS,
-                    SHUTDOWN,
-                    NOT_READY,
-                    INIT_CONNECT_FAILED,
-                ]
-                .contains(&error.code)
-                    || TOO_MANY_OF_USER.contains(&error.code)
-                    || PASSING.contains(&error.code)
+        let codes = [TOO_MANY_CONNECTIONS, SHUTDOWN, INIT_CONNECT_FAILED];
+        match self.code() {
+            Some(code) => {
+                codes.contains(&code) || TOO_MANY_OF_USER.contains(&code) || PASSING.contains(&code)
             }
-            Self::Sql(
-                Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed),
-                _,
-            ) => true,
-            Self::Sql(..) | Self::Storage(_) => false,
+            None => self.is_lost() || matches!(self, Self::Late | Self::NoWriter(_)),
         }
     }
 
@@ -194,7 +182,7 @@ impl MysqlFault {
             ) => true,
             _ => matches!(
                 self.code(),
-                Some(SHUTDOWN | KILLED | BINLOG_FORMAT | NOT_READY | COMMIT_FAILED)
+                Some(SHUTDOWN | KILLED | BINLOG_FORMAT | NOT_READY | UNDECIDED)
             ),
         }
     }
@@ -371,11 +359,6 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
             StorageError::Away(format!("{place} allows its user no more for now: {text}"))
         }
         SHUTDOWN => StorageError::Away(format!("{place} is shutting down")),
-        NOT_READY => StorageError::Away(format!(
-            "{place} takes no statements now: the node is not ready, or not in the primary component of its \
-             Galera cluster"
-        )),
-        COMMIT_FAILED => StorageError::Away(format!("{place}: the commit failed: {text}")),
         LOCK_WAIT | LOCKED_MYSQL => {
             StorageError::Away(format!("{place}: rows are locked by another program{at}"))
         }

@@ -72,8 +72,8 @@ mod tests {
     use super::*;
 
     fn error(url: &str) -> String {
-        let read = hosts(&Secret::new(url));
-        read.err().expect(url).to_string()
+        let error = hosts(&Secret::new(url)).expect_err(url);
+        error.to_string()
     }
 
     #[test]
