@@ -42,13 +42,6 @@ const HAS_OTHER: u8 = 2;
 #[cfg(test)]
 const COLUMN: usize = 320;
 
-/// The times of a [`Session`].
-struct Times {
-    began: i64,
-    last: i64,
-    start: Option<i64>,
-}
-
 /// Replaces `bytes` by the packed account.
 pub fn pack(account: &PeerAccount, bytes: &mut Vec<u8>) {
     bytes.clear();
@@ -178,7 +171,7 @@ fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
     if has(CURRENT) {
         let window = window(rest)?;
         let times = match like {
-            Some(uploaded) => Times::of(&uploaded.current?),
+            Some(uploaded) => uploaded.current?,
             None => times(rest, has(CURRENT_HAS_START))?,
         };
         found.current = Some(session(window, times, has(CURRENT_IS_FIRST)));
@@ -214,7 +207,8 @@ fn window(rest: &mut &[u8]) -> Option<(u64, u64)> {
     Some((low, low.wrapping_add(take(rest)?)))
 }
 
-fn times(rest: &mut &[u8], has_start: bool) -> Option<Times> {
+/// A session with its times, and nothing else yet.
+fn times(rest: &mut &[u8], has_start: bool) -> Option<Session> {
     let began = unzigzag(take(rest)?);
     let last = began.wrapping_add(take(rest)?.cast_signed());
     let start = if has_start {
@@ -222,27 +216,22 @@ fn times(rest: &mut &[u8], has_start: bool) -> Option<Times> {
     } else {
         None
     };
-    Some(Times { began, last, start })
+    Some(Session {
+        low: 0,
+        high: 0,
+        began,
+        last,
+        is_first: false,
+        start,
+    })
 }
 
-fn session((low, high): (u64, u64), times: Times, is_first: bool) -> Session {
+fn session((low, high): (u64, u64), times: Session, is_first: bool) -> Session {
     Session {
         low,
         high,
-        began: times.began,
-        last: times.last,
         is_first,
-        start: times.start,
-    }
-}
-
-impl Times {
-    fn of(session: &Session) -> Self {
-        Self {
-            began: session.began,
-            last: session.last,
-            start: session.start,
-        }
+        ..times
     }
 }
 

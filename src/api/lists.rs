@@ -1,7 +1,7 @@
 //! Paged lists.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::ApiError;
 use crate::storage::Find;
@@ -38,6 +38,28 @@ pub(super) enum Order {
     Desc,
 }
 
+/// Which rows to list, and how.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RowQuery<K: Default + ToSchema> {
+    /// Part of the name, an id or, of a torrent, an info hash
+    #[param(max_length = 255)]
+    q: Option<String>,
+    pub enabled: Option<bool>,
+    #[serde(default)]
+    #[param(inline)]
+    pub sort: K,
+    #[serde(default)]
+    #[param(inline)]
+    pub order: Order,
+    /// From 1 to 1000
+    #[param(minimum = 1, maximum = 1000)]
+    page: Option<u32>,
+    /// Rows per page: 50 by default, 1000 at most
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
 /// The page of a list to return, and the search text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
@@ -46,27 +68,28 @@ pub(super) struct ListQuery {
     limit: u32,
 }
 
+impl<K: Default + ToSchema> RowQuery<K> {
+    /// Checks what is asked for.
+    pub fn pages(&self) -> Result<ListQuery, ApiError> {
+        ListQuery::new(self.q.clone(), self.page, self.limit)
+    }
+}
+
 impl ListQuery {
-    pub fn new(
-        text: Option<String>,
-        page: Option<u32>,
-        limit: Option<u32>,
-    ) -> Result<Self, ApiError> {
+    fn new(text: Option<String>, page: Option<u32>, limit: Option<u32>) -> Result<Self, ApiError> {
         let page = page.unwrap_or(1);
         let limit = limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(ApiError::invalid(format!(
-                "limit: expected 1 to {LIMIT_MAX}"
-            )));
+            let message = format!("limit: expected 1 to {LIMIT_MAX}");
+            return Err(ApiError::invalid(message));
         }
         if !(1..=PAGE_MAX).contains(&page) {
             return Err(ApiError::invalid(format!("page: expected 1 to {PAGE_MAX}")));
         }
         let text = text.filter(|text| !text.is_empty());
         if text.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
-            return Err(ApiError::invalid(format!(
-                "q: expected at most {TEXT_MAX} bytes"
-            )));
+            let message = format!("q: expected at most {TEXT_MAX} bytes");
+            return Err(ApiError::invalid(message));
         }
         Ok(Self { text, page, limit })
     }

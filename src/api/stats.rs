@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::error::{ApiError, CommonErrors};
-use super::metrics::{self, Sources};
+use super::metrics;
 use super::system::server_states;
 use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
@@ -43,14 +43,10 @@ const BUSIEST_MAX: usize = 10;
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<TrackerStats>, ApiError> {
     let counting = Arc::clone(&api);
     let counted = tokio::task::spawn_blocking(move || {
-        let Sources {
-            tracker,
-            swarm_stats,
-            ..
-        } = &counting.sources;
-        let swarm_stats = swarm_stats.get(|| tracker.swarm_stats());
-        let busiest = &counting.busiest;
-        (swarm_stats, busiest.get(|| tracker.largest(BUSIEST_MAX)))
+        let (sources, busiest) = (&counting.sources, &counting.busiest);
+        let swarm_stats = sources.swarm_stats.get(|| sources.tracker.swarm_stats());
+        let largest = busiest.get(|| sources.tracker.largest(BUSIEST_MAX));
+        (swarm_stats, largest)
     });
     let (swarm_stats, largest) = counted.await.map_err(ApiError::internal)?;
     let (storage, cache) = server_states(&api);

@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::bulk::{self, Addable, BulkResult, BulkRows, Checked};
 use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
 use super::extract::{JsonBody, MaybeBody, PathText, Query, whole, whole_if_any};
-use super::lists::{ListQuery, Order, PagedList};
+use super::lists::{PagedList, RowQuery};
 use super::peers::PeerView;
 use super::{Api, Done};
 use crate::base::ids::{InfoHash, TorrentId};
@@ -96,27 +96,6 @@ pub(super) struct WhyDisabled {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
     )]
     reason: Option<String>,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct TorrentQuery {
-    /// Part of the name, an id, or an info hash
-    #[param(max_length = 255)]
-    q: Option<String>,
-    enabled: Option<bool>,
-    #[serde(default)]
-    #[param(inline)]
-    sort: TorrentKey,
-    #[serde(default)]
-    #[param(inline)]
-    order: Order,
-    /// From 1 to 1000
-    #[param(minimum = 1, maximum = 1000)]
-    page: Option<u32>,
-    /// Rows per page: 50 by default, 1000 at most
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
 }
 
 /// The torrent of an info hash, and its peers
@@ -252,7 +231,7 @@ pub(super) async fn disable(
     operation_id = "list_torrents",
     path = "/api/torrents",
     tag = "torrents",
-    params(TorrentQuery),
+    params(RowQuery<TorrentKey>),
     responses(
         (status = 200, body = PagedList<TorrentRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
@@ -261,9 +240,9 @@ pub(super) async fn disable(
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    Query(query): Query<TorrentQuery>,
+    Query(query): Query<RowQuery<TorrentKey>>,
 ) -> Result<Json<PagedList<TorrentRow>>, ApiError> {
-    let pages = ListQuery::new(query.q, query.page, query.limit)?;
+    let pages = query.pages()?;
     let info_hash = pages.text.as_deref().and_then(|text| text.parse().ok());
     let found = if let Some(info_hash) = info_hash {
         let rows: Vec<_> = api.storage.torrent(info_hash).await?.into_iter().collect();

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::auth::{AccessScope, Caller};
 use super::bulk::{self, Addable, BulkResult, BulkRows, Checked, RowResult};
 use super::error::{ApiError, BadBody, CommonErrors, ErrorBody};
 use super::extract::{JsonBody, PathText, Query, whole, whole_if_any};
-use super::lists::{ListQuery, Order, PagedList};
+use super::lists::{PagedList, RowQuery};
 use super::{Api, Done};
 use crate::base::ids::{Passkey, UserId};
 use crate::storage::{Added, NewUser, StorageError, StoredUser, UserKey, UserPatch};
@@ -88,27 +88,6 @@ pub(super) struct UserChange {
     #[serde(default, deserialize_with = "whole_if_any")]
     #[schema(format = Int64, minimum = 0, maximum = 4_611_686_018_427_387_904_i64)]
     downloaded: Option<u64>,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct UserQuery {
-    /// Part of the name, or an id
-    #[param(max_length = 255)]
-    q: Option<String>,
-    enabled: Option<bool>,
-    #[serde(default)]
-    #[param(inline)]
-    sort: UserKey,
-    #[serde(default)]
-    #[param(inline)]
-    order: Order,
-    /// From 1 to 1000
-    #[param(minimum = 1, maximum = 1000)]
-    page: Option<u32>,
-    /// Rows per page: 50 by default, 1000 at most
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
 }
 
 /// A user
@@ -260,7 +239,7 @@ pub(super) async fn torrents(
     operation_id = "list_users",
     path = "/api/users",
     tag = "users",
-    params(UserQuery),
+    params(RowQuery<UserKey>),
     responses(
         (status = 200, body = PagedList<UserRow>),
         (status = 400, body = ErrorBody, description = "A parameter is wrong"),
@@ -269,9 +248,9 @@ pub(super) async fn torrents(
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    Query(query): Query<UserQuery>,
+    Query(query): Query<RowQuery<UserKey>>,
 ) -> Result<Json<PagedList<UserRow>>, ApiError> {
-    let pages = ListQuery::new(query.q, query.page, query.limit)?;
+    let pages = query.pages()?;
     let find = pages.find(query.enabled, query.sort, query.order);
     let _permit = api.search().await?;
     let found = api.storage.find_users(&find).await?;

@@ -146,26 +146,14 @@ fn expected(key: &str) -> &'static str {
         | "journal.ack_timeout"
         | "journal.keep"
         | "log.stats_interval" => r#"a time like "30m""#,
-        "tracker.auto_register"
-        | "tracker.whitelist"
-        | "tracker.trust_client_ip"
-        | "tracker.hide_own_peers" => "true or false",
         "tracker.blocked_ports" => "a list of ports like [25, 80]",
         "tracker.blocked_ports[]" => "a port from 0 to 65535",
         "tracker.max_rate" | "tracker.hnr_min_bytes" => "a whole number of bytes",
-        "http.max_connections"
-        | "journal.max_pending"
-        | "tracker.numwant"
-        | "tracker.max_numwant"
-        | "tracker.max_torrents"
-        | "tracker.max_peers_per_ip"
-        | "tracker.max_peers_per_user"
-        | "tracker.max_records_per_user"
-        | "tracker.new_records_burst"
-        | "tracker.new_records_rate"
-        | "udp.connect_limit"
-        | "udp.error_limit" => "a whole number up to 4294967295",
-        _ => "a text in quotes",
+        _ => match every_key().pointer(&format!("/{}", key.replace('.', "/"))) {
+            Some(Value::Bool(_)) => "true or false",
+            Some(Value::Number(_)) => "a whole number up to 4294967295",
+            _ => "a text in quotes",
+        },
     }
 }
 

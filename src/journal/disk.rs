@@ -7,9 +7,6 @@ use std::sync::Arc;
 /// Decides whether the disk works.
 pub trait Disk {
     /// Called before each job.
-    ///
-    /// # Errors
-    /// Why the job fails.
     fn before_job(&self) -> Result<(), String>;
 }
 

@@ -114,9 +114,6 @@ impl Leftovers {
     }
 
     /// Applies all of it to storage; skips missing batches. Idempotent.
-    ///
-    /// # Errors
-    /// The cache, storage or a file failed.
     pub async fn apply(&self, rules: &CreditRules) -> Result<Vec<AdoptedJournal>, JournalError> {
         let mut all = Vec::new();
         for (spill, head) in self.own_files() {
@@ -138,9 +135,6 @@ impl Leftovers {
     }
 
     /// Drops all of it: storage counts it as applied from now on.
-    ///
-    /// # Errors
-    /// The cache, storage or a file failed.
     pub async fn drop_all(&self) -> Result<(), JournalError> {
         for (spill, head) in self.own_files() {
             if let Some((last, _)) = spill.numbers().await?.last() {

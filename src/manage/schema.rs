@@ -114,6 +114,6 @@ impl Row for SchemaRow {
     const COLUMNS: &'static [Column<Self>] = &[
         left("SCHEMA", |row| row.name.into()),
         left("DRIVER", |row| row.driver.into()),
-        left("FOR", |row| row.about.into()),
+        left("FOR", |row| row.about.to_owned()),
     ];
 }

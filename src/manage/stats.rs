@@ -77,15 +77,9 @@ fn by_protocol(counts: &ProtocolCounts) -> String {
 }
 
 fn roles(roles: &RoleCounts) -> String {
-    let RoleCounts {
-        seeders,
-        leechers,
-        paused,
-    } = roles;
-    format!(
-        "{} ({seeders} seeders, {leechers} leechers, {paused} paused)",
-        roles.total()
-    )
+    let (total, paused) = (roles.total(), roles.paused);
+    let (seeders, leechers) = (roles.seeders, roles.leechers);
+    format!("{total} ({seeders} seeders, {leechers} leechers, {paused} paused)")
 }
 
 fn registry(stats: &TrackerStats) -> String {

@@ -1,6 +1,5 @@
 //! `mika-manage warmup`: loads storage into the cache.
 
-use std::fmt::Write as _;
 use std::io;
 
 use anyhow::{Error, Result};
@@ -228,17 +227,8 @@ impl WarmupProgress for Reporter<'_> {
         let rows = counts.rows;
         let mut text = format!("{name:<COUNT_COLUMN$}{rows}");
         if self.dry_run {
-            let WarmupCounts {
-                added,
-                changed,
-                removed,
-                ..
-            } = counts;
-            // Writing to a string can't fail.
-            let _ = write!(
-                text,
-                " (to add: {added}, to change: {changed}, to remove: {removed})"
-            );
+            let (added, changed, removed) = (counts.added, counts.changed, counts.removed);
+            text += &format!(" (to add: {added}, to change: {changed}, to remove: {removed})");
         }
         self.line(&text);
     }

@@ -26,9 +26,6 @@ struct Loaded {
 
 impl Certificate {
     /// Loads a private key and its certificate chain.
-    ///
-    /// # Errors
-    /// A file can't be used, or the key does not match the certificate.
     pub fn load(key: &Path, cert: &Path) -> Result<Self, PemError> {
         Ok(Self(Arc::new(ArcSwap::from_pointee(read(key, cert)?))))
     }

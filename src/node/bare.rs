@@ -24,9 +24,6 @@ pub struct BareNode {
 
 impl BareNode {
     /// Starts a node, as the daemon does; waits for servers that are away.
-    ///
-    /// # Errors
-    /// What keeps it from starting.
     pub async fn start(
         config: &Config,
         storage: Arc<dyn Storage>,
@@ -59,9 +56,6 @@ impl BareNode {
     }
 
     /// Shuts down cleanly; returns what storage still lacks.
-    ///
-    /// # Errors
-    /// What could not be saved.
     pub async fn stop(mut self) -> Result<Remaining> {
         let left = self.core.save().await?;
         self.core.leave().await;

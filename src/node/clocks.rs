@@ -160,9 +160,6 @@ impl Clocks {
     /// Lets a node that is alone continue from its newest record, if that is later than the clock, so
     /// that no time comes twice. To be called before anything notes a time, once storage has what earlier
     /// starts left. Peers live for `peer_ttl` seconds, and their records are kept for `record_ttl`.
-    ///
-    /// # Errors
-    /// Storage can't be read.
     pub async fn continue_from_newest(
         &self,
         storage: &dyn Storage,

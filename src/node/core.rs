@@ -107,9 +107,6 @@ impl Core {
     }
 
     /// Stops the tasks and saves the rest; returns what storage still lacks. The listeners must have stopped.
-    ///
-    /// # Errors
-    /// What could not be saved.
     pub async fn save(&mut self) -> Result<Remaining> {
         self.helpers.shutdown().await;
         // Now the journal has room for the credit that peers still owe it.

@@ -93,9 +93,6 @@ impl Running {
 
     /// Stops in order: nothing is answered any more when the journal saves the rest. Returns what
     /// storage lacks then.
-    ///
-    /// # Errors
-    /// What could not be saved.
     pub async fn stop(mut self) -> Result<Remaining> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
         self.watchdog.abort(); // workers that end don't beat any more

@@ -17,13 +17,7 @@ use crate::node::api::is_wanted as is_api_wanted;
 
 /// How long to wait before each further try for a port that a connection of this host holds: some
 /// three seconds in all.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-    Duration::from_millis(800),
-    Duration::from_millis(1600),
-];
+const PAUSES_MS: [u64; 5] = [100, 200, 400, 800, 1600];
 
 /// All sockets.
 pub(super) struct Sockets {
@@ -185,13 +179,13 @@ impl<'a> Listen<'a> {
         address: SocketAddr,
         bind: &impl Fn(SocketAddr) -> io::Result<Vec<S>>,
     ) -> io::Result<Vec<S>> {
-        for pause in PAUSES {
+        for pause in PAUSES_MS {
             match bind(address) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse && !self.is_served(address) => {
-                    if pause == PAUSES[0] {
+                    if pause == PAUSES_MS[0] {
                         tracing::warn!(%address, "the port is in use; trying again for some seconds");
                     }
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
                 result => return result,
             }
@@ -264,20 +258,14 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         return address;
     }
     // Connecting a UDP socket sends nothing; it only asks the system for the way out.
-    let (any, outside, own): (IpAddr, IpAddr, IpAddr) = if address.is_ipv4() {
-        (
-            Ipv4Addr::UNSPECIFIED.into(),
-            Ipv4Addr::new(192, 0, 2, 1).into(),
-            Ipv4Addr::LOCALHOST.into(),
-        )
+    let (outside, own): (IpAddr, IpAddr) = if address.is_ipv4() {
+        let outside = Ipv4Addr::new(192, 0, 2, 1);
+        (outside.into(), Ipv4Addr::LOCALHOST.into())
     } else {
-        (
-            Ipv6Addr::UNSPECIFIED.into(),
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-            Ipv6Addr::LOCALHOST.into(),
-        )
+        let outside = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        (outside.into(), Ipv6Addr::LOCALHOST.into())
     };
-    let way_out = UdpSocket::bind((any, 0))
+    let way_out = UdpSocket::bind((address.ip(), 0))
         .and_then(|socket| socket.connect((outside, 9)).map(|()| socket))
         .and_then(|socket| socket.local_addr());
     let ip = way_out.map_or(own, |way| way.ip());

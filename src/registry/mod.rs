@@ -7,7 +7,6 @@
 mod hashes;
 mod rows;
 mod torrents;
-mod users;
 mod whitelist;
 
 use std::collections::HashMap;
@@ -22,9 +21,10 @@ use self::hashes::TorrentIndex;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 
 pub use hashes::Hashes;
-pub use rows::{BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, UserTotals, Wipe};
+pub use rows::{
+    BadRow, PLAUSIBLE_MAX, RowChange, StoredTorrent, StoredUser, User, UserTotals, Wipe,
+};
 pub use torrents::{Permille, Torrent};
-pub use users::User;
 pub use whitelist::{ClientPrefix, Whitelist};
 
 /// One change of the registry.

@@ -1,7 +1,7 @@
 //! Rows of the registry in storage and cache, with names and counters that announces don't need.
 
-use crate::base::ids::{TorrentId, UserId};
-use crate::registry::{ClientPrefix, RegistryChange, Torrent, User, Whitelist};
+use crate::base::ids::{Passkey, TorrentId, UserId};
+use crate::registry::{ClientPrefix, RegistryChange, Torrent, Whitelist};
 
 /// An unusable row, named so that a person can find it; never with a passkey in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,18 @@ pub struct UserTotals {
     pub snatches: u64,
     pub announces: u64,
     pub seed_time: u64,
+}
+
+/// A user as the tracker needs to know them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub passkey: Passkey,
+    pub username: String,
+    /// A disabled user is refused.
+    pub enabled: bool,
+    /// Without it, announces with something left to download are refused.
+    pub can_leech: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

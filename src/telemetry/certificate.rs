@@ -8,9 +8,6 @@ use x509_parser::prelude::{FromDer as _, GeneralName, Validity, X509Certificate,
 pub const EXPIRY_NOTICE_DAYS: i64 = 14;
 
 /// The validity of a certificate (DER).
-///
-/// # Errors
-/// The bytes are not a certificate.
 pub fn validity(der: &[u8]) -> Result<Validity, x509_parser::nom::Err<X509Error>> {
     let (_, certificate) = X509Certificate::from_der(der)?;
     Ok(certificate.validity().clone())

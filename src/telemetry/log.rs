@@ -94,9 +94,6 @@ pub fn init(settings: &LogSettings) -> Result<LogHandle, LogError> {
 const FILE_MODE: u32 = 0o640;
 
 /// Opens a log file for appending; none for an empty path, which stands for stderr.
-///
-/// # Errors
-/// The file can be neither opened nor created.
 pub fn open(path: &Path) -> Result<Option<Arc<File>>, LogError> {
     if path.as_os_str().is_empty() {
         return Ok(None);

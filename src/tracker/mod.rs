@@ -277,9 +277,6 @@ impl Tracker {
 
     /// The counters of the torrents asked for: zeros for unknown ones in public mode, nothing in
     /// private mode (rule S3). Changes no torrent and no peer (rule S5).
-    ///
-    /// # Errors
-    /// A refusal.
     pub fn scrape(
         &self,
         passkey: Option<&str>,

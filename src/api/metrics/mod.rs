@@ -18,8 +18,8 @@ use crate::base::clock::{Clock, Seconds};
 use crate::journal;
 use crate::registry::Registry;
 use crate::telemetry::metrics::process::ProcessFigures;
-use crate::telemetry::metrics::{Certificates, Evictions, Health, Metrics};
-use crate::tracker::{Reason, Roles, SwarmStats, Tracker};
+use crate::telemetry::metrics::{ByProtocol, Certificates, Counter, Evictions, Health, Metrics};
+use crate::tracker::{Reason, SwarmStats, Tracker};
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -103,17 +103,14 @@ impl Sources {
     fn clients(&self, page: &mut MetricsPage) -> fmt::Result {
         let all = self.metrics.clients.all();
         let sessions = all.iter().map(|client| {
-            let labels = [
-                ("client", client.client),
-                ("version", client.version.as_str()),
-            ];
-            (labels, client.sessions)
+            let version = client.version.as_str();
+            (
+                [("client", client.client), ("version", version)],
+                client.sessions,
+            )
         });
-        page.counters(
-            "mika_client_sessions_total",
-            "Sessions that clients began, by name and version.",
-            sessions,
-        )
+        let help = "Sessions that clients began, by name and version.";
+        page.counters("mika_client_sessions_total", help, sessions)
     }
 
     fn swarms(&self, page: &mut MetricsPage) -> fmt::Result {
@@ -121,23 +118,15 @@ impl Sources {
         page.gauge("mika_swarms", "Swarms in memory.", swarm_stats.swarms)?;
         let peers = [("ipv4", swarm_stats.v4), ("ipv6", swarm_stats.v6)];
         let peers = peers.into_iter().flat_map(|(family, roles)| {
-            let Roles {
-                seeders,
-                leechers,
-                paused,
-            } = roles;
+            let peers = |role, number| ([("family", family), ("role", role)], number);
             [
-                ("seeder", seeders),
-                ("leecher", leechers),
-                ("paused", paused),
+                peers("seeder", roles.seeders),
+                peers("leecher", roles.leechers),
+                peers("paused", roles.paused),
             ]
-            .map(|(role, number)| ([("family", family), ("role", role)], number))
         });
-        page.gauges(
-            "mika_peers",
-            "Peers by address family and role; one that uses both counts in each.",
-            peers,
-        )
+        let help = "Peers by address family and role; one that uses both counts in each.";
+        page.gauges("mika_peers", help, peers)
     }
 
     #[rustfmt::skip] // a table
@@ -218,14 +207,11 @@ impl Sources {
     }
 }
 
-type Labels = [(&'static str, &'static str); 2];
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 fn by_protocol(
-    outcomes: [(
-        &'static str,
-        &crate::telemetry::metrics::ByProtocol<crate::telemetry::metrics::Counter>,
-    ); 2],
-) -> impl Iterator<Item = (Labels, u64)> {
+    outcomes: [(&'static str, &ByProtocol<Counter>); 2],
+) -> impl Iterator<Item = (Labels<2>, u64)> {
     outcomes.into_iter().flat_map(|(outcome, counters)| {
         counters.iter().map(move |(protocol, number)| {
             let labels = [("protocol", protocol.name()), ("outcome", outcome)];
@@ -235,19 +221,12 @@ fn by_protocol(
 }
 
 /// Evictions by reason.
-fn evictions(
-    evicted: &Evictions,
-) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    evicted
-        .iter()
-        .map(|(reason, number)| ([("reason", reason.name())], number.get()))
+fn evictions(evicted: &Evictions) -> impl Iterator<Item = (Labels<1>, u64)> {
+    let evicted = evicted.iter();
+    evicted.map(|(reason, number)| ([("reason", reason.name())], number.get()))
 }
 
-fn expiries(
-    certificates: &Certificates,
-) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    certificates
-        .all()
-        .into_iter()
-        .map(|(listener, at)| ([("listener", listener)], u64::try_from(at).unwrap_or(0)))
+fn expiries(certificates: &Certificates) -> impl Iterator<Item = (Labels<1>, u64)> {
+    let all = certificates.all().into_iter();
+    all.map(|(listener, at)| ([("listener", listener)], u64::try_from(at).unwrap_or(0)))
 }

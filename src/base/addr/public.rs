@@ -29,19 +29,12 @@ pub struct PublicAddress {
 
 /// An entry of the config.
 #[derive(Deserialize, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Configured {
     /// The public address of every local address of its family.
     All(IpAddr),
-    Network(NetworkAddress),
-}
-
-/// The public address of one network.
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct NetworkAddress {
-    network: IpNet,
-    address: IpAddr,
+    /// The public address of one network.
+    Network { network: IpNet, address: IpAddr },
 }
 
 /// What decides which addresses a requester can reach.
@@ -153,7 +146,7 @@ impl From<Vec<Configured>> for PublicAddresses {
                 network: None,
                 address,
             },
-            Configured::Network(NetworkAddress { network, address }) => PublicAddress {
+            Configured::Network { network, address } => PublicAddress {
                 network: Some(network),
                 address,
             },
@@ -166,7 +159,7 @@ impl From<PublicAddresses> for Vec<Configured> {
     fn from(addresses: PublicAddresses) -> Self {
         let entry = |PublicAddress { network, address }| match network {
             None => Configured::All(address),
-            Some(network) => Configured::Network(NetworkAddress { network, address }),
+            Some(network) => Configured::Network { network, address },
         };
         addresses.mappings.into_iter().map(entry).collect()
     }

@@ -27,9 +27,6 @@ pub(super) struct AcceptQueue<'a>(AsyncFdReadyGuard<'a, TcpListener>);
 
 impl HttpListener {
     /// Registers a non-blocking socket with the runtime.
-    ///
-    /// # Errors
-    /// The socket can't be used with this thread's runtime.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         defer_accept(&listener)?;
         // SAFETY: a `TcpListener` owns its descriptor, keeps it open until it is dropped, and
@@ -39,9 +36,6 @@ impl HttpListener {
     }
 
     /// Waits for connections.
-    ///
-    /// # Errors
-    /// The runtime shuts down.
     pub async fn connections(&self) -> io::Result<AcceptQueue<'_>> {
         Ok(AcceptQueue(self.0.readable().await?))
     }

@@ -63,9 +63,6 @@ pub(super) struct Buffers {
 
 /// Serves the listeners of worker number `number` on this thread until `stop` turns true, and then
 /// finishes the requests in flight. Beats `pulse` every second while the thread is not blocked.
-///
-/// # Errors
-/// A listener can't be used with this thread's runtime.
 pub async fn serve(
     number: usize,
     listeners: Vec<TcpListener>,

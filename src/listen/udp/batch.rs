@@ -79,9 +79,6 @@ pub struct Outgoing {
 unsafe impl Send for Outgoing {}
 
 /// Makes the kernel report the address that each packet was sent to (`IP_PKTINFO`).
-///
-/// # Errors
-/// Those of `setsockopt`.
 pub fn enable_pktinfo(socket: &UdpSocket) -> io::Result<()> {
     let (level, option) = if socket.local_addr()?.is_ipv4() {
         (libc::IPPROTO_IP, libc::IP_PKTINFO)

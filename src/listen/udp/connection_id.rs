@@ -32,9 +32,6 @@ const AGE_MAX: u8 = 8;
 
 impl ConnectionSecret {
     /// A secret for this process alone.
-    ///
-    /// # Errors
-    /// The system has no source of random numbers.
     pub fn random() -> io::Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;

@@ -95,9 +95,6 @@ struct Request {
 }
 
 /// Answers the packets of a socket until `stop` is true. Beats `pulse` each time it receives.
-///
-/// # Errors
-/// The socket can't be used.
 pub fn serve(
     socket: UdpSocket,
     service: UdpService,

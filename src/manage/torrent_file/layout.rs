@@ -20,6 +20,10 @@ const TOTAL_MAX: u64 = (1 << 48) - 1;
 const SHA1_LEN: u64 = 20;
 const SHA256_LEN: usize = 32;
 
+/// Attributes of files (BEP 47).
+const PADDING: u8 = b'p';
+const SYMLINK: u8 = b'l';
+
 /// The versions of a torrent: v1, v2 or, as a hybrid, both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Versions {
@@ -45,17 +49,7 @@ struct Listed {
     offset: u64,
 }
 
-/// The relevant `attr` of a file (BEP 47).
-#[derive(Clone, Copy)]
-struct Attributes {
-    is_padding: bool,
-    is_symlink: bool,
-}
-
 /// Checks the info dictionary, whose bytes are `raw`.
-///
-/// # Errors
-/// What is wrong with it.
 pub(super) fn check(info: &Node, raw: &[u8]) -> Result<Versions, String> {
     // Clients keep only 32 bits of it.
     let version = int(info, b"meta version").map_or(-1, |version| version as i32);
@@ -153,7 +147,7 @@ fn v1_files(info: &Node, name: &[u8]) -> Result<Files, String> {
 fn path_of(file: &Node) -> Result<String, String> {
     let parts = list_of(file, b"path.utf-8").or_else(|| list_of(file, b"path"));
     let parts = parts.unwrap_or_default();
-    if parts.is_empty() && !attributes(file).is_padding {
+    if parts.is_empty() && !has_attribute(file, PADDING) {
         return Err("one of its files has no path".into());
     }
     join(parts)
@@ -224,7 +218,7 @@ impl Files {
         if !file.is_dict() {
             return Err("its file tree holds a file that is no dictionary".into());
         }
-        if attributes(file).is_padding {
+        if has_attribute(file, PADDING) {
             return Err("its file tree holds a padding file".into());
         }
         let size = self.add(file, path)?;
@@ -238,8 +232,7 @@ impl Files {
 
     /// Adds a file; returns its size in bytes.
     fn add(&mut self, file: &Node, path: String) -> Result<u64, String> {
-        let attributes = attributes(file);
-        let size = if attributes.is_symlink {
+        let size = if has_attribute(file, SYMLINK) {
             list_of(file, b"symlink path").map_or(Ok(()), |target| join(target).map(drop))?;
             0
         } else {
@@ -252,7 +245,7 @@ impl Files {
             self.total = self.total.next_multiple_of(piece);
         }
         self.any = true;
-        if !attributes.is_padding {
+        if !has_attribute(file, PADDING) {
             self.list.push(Listed {
                 path,
                 size,
@@ -268,13 +261,10 @@ impl Files {
     }
 }
 
-fn attributes(file: &Node) -> Attributes {
+/// Whether that is among the attributes of a file (BEP 47).
+fn has_attribute(file: &Node, letter: u8) -> bool {
     let letters = file.get(b"attr").and_then(Node::as_bytes);
-    let has = |letter| letters.is_some_and(|letters| letters.contains(&letter));
-    Attributes {
-        is_padding: has(b'p'),
-        is_symlink: has(b'l'),
-    }
+    letters.is_some_and(|letters| letters.contains(&letter))
 }
 
 fn entries<'n, 'a>(node: &'n Node<'a>) -> &'n [(&'a [u8], Node<'a>)] {

@@ -10,9 +10,6 @@ use crate::storage::NewTorrent;
 const MULTIHASH_SHA256: &str = "1220";
 
 /// Reads the hashes of a magnet link. The torrent is named by its hash.
-///
-/// # Errors
-/// Why the link names no torrent.
 pub(super) fn parse(uri: &[u8]) -> Result<NewTorrent, String> {
     let uri = str::from_utf8(uri).ok();
     let query = uri.and_then(|uri| uri.strip_prefix("magnet:?"));

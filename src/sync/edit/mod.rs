@@ -187,8 +187,7 @@ impl Editor {
             enabled: Some(enabled),
             ..UserPatch::default()
         };
-        self.storage.update_user(id, &patch).await?;
-        Ok(Saved::new((), self.mirror_user(id).await))
+        self.update_user(id, &patch).await
     }
 
     /// Gives a user a new random passkey; the old one is refused from then on.
@@ -198,8 +197,7 @@ impl Editor {
             passkey: Some(passkey.clone()),
             ..UserPatch::default()
         };
-        self.storage.update_user(id, &patch).await?;
-        Ok(Saved::new(passkey, self.mirror_user(id).await))
+        Ok(self.update_user(id, &patch).await?.map(|()| passkey))
     }
 
     /// Adds torrents in one transaction; for each, its id, none if it is known already, or why the

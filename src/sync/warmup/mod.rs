@@ -100,9 +100,6 @@ pub struct Unfinished {
 
 /// Brings the cache up to storage. When all parts were done, the cache counts as complete: nodes
 /// may start from it. Running nodes load everything again at once.
-///
-/// # Errors
-/// Those of storage and cache. A failed warmup may be repeated.
 pub async fn run(
     mirror: &Mirror,
     options: &WarmupOptions,

@@ -26,9 +26,8 @@ impl<P: WarmupProgress> Loader<'_, P> {
         let torrents: HashSet<TorrentId, RandomState> = self.reader.stored.torrent_ids().collect();
         self.load_active(&torrents).await?;
         self.load_histories(&torrents).await?;
-        self.reader
-            .progress
-            .end(WarmupStep::Sets, &WarmupCounts::default());
+        let counts = WarmupCounts::default();
+        self.reader.progress.end(WarmupStep::Sets, &counts);
         Ok(())
     }
 
@@ -53,7 +52,8 @@ impl<P: WarmupProgress> Loader<'_, P> {
                 .chain(ends)
                 .filter_map(|row| latest.replace(row))
                 .filter(|row| self.is_known(row.key.user, row.key.torrent, torrents))
-                .map(|row| of_peer(&row))
+                // Whether the torrent was ever completed is in the user's history.
+                .map(|row| Membership::of_record(row.key.user, row.key.torrent, &row.record))
                 .collect();
             let cache = Arc::clone(self.cache);
             let write = async move { cache.put_memberships(&memberships).await };
@@ -100,11 +100,6 @@ impl<P: WarmupProgress> Loader<'_, P> {
     ) -> bool {
         self.reader.stored.has_user(user) && torrents.contains(&torrent)
     }
-}
-
-/// What follows from a peer's record. Whether the torrent was ever completed is in the user's history.
-fn of_peer(row: &StoredPeer) -> Membership {
-    Membership::of_record(row.key.user, row.key.torrent, &row.record)
 }
 
 fn of_history(row: &StoredHistory) -> Membership {

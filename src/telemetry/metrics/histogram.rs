@@ -6,31 +6,21 @@ use crossbeam_utils::CachePadded;
 
 use super::counter::{LANES, lane};
 
-/// The upper bounds of the buckets in nanoseconds, 1-2-5 from a microsecond to ten seconds. Longer
-/// durations have a bucket of their own.
-pub const BOUNDS: [u64; 22] = [
-    1_000,
-    2_000,
-    5_000,
-    10_000,
-    20_000,
-    50_000,
-    100_000,
-    200_000,
-    500_000,
-    1_000_000,
-    2_000_000,
-    5_000_000,
-    10_000_000,
-    20_000_000,
-    50_000_000,
-    100_000_000,
-    200_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_000_000_000,
-    5_000_000_000,
-    10_000_000_000,
+/// The upper bounds of the buckets in nanoseconds. Longer durations have a bucket of their own.
+pub const BOUNDS: [u64; 22] = {
+    let mut bounds = MICROSECONDS;
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] *= 1000;
+        at += 1;
+    }
+    bounds
+};
+
+/// The bounds: 1-2-5 from a microsecond to ten seconds.
+const MICROSECONDS: [u64; 22] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
+    200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
 ];
 
 const BUCKETS: usize = BOUNDS.len() + 1;

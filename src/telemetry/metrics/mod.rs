@@ -1,13 +1,12 @@
 //! Counters and gauges of this process.
 
 mod availability;
-mod certificates;
 mod clients;
 mod connections;
 mod counter;
+mod gauges;
 mod histogram;
 pub mod process;
-mod readings;
 mod requests;
 
 use std::sync::Arc;
@@ -16,12 +15,11 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 pub use availability::{Availability, Health, ProbeSource};
-pub use certificates::Certificates;
 pub use clients::{ClientSessions, Clients, VERSIONS_MAX};
 pub use connections::{Eviction, Evictions};
 pub use counter::Counter;
+pub use gauges::{Certificates, Readings};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
-pub use readings::Readings;
 pub use requests::{ByProtocol, Protocol, REASONS_MAX, Refusals, RequestKind};
 
 /// All counters of a node.

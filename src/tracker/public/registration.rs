@@ -93,9 +93,6 @@ fn wide_network(source: IpAddr) -> Option<IpAddr> {
 
 impl Registrations {
     /// Counts a new row of the registry, which has `registered` rows.
-    ///
-    /// # Errors
-    /// The reason why there may be none.
     pub fn take(
         &self,
         source: IpAddr,
