@@ -35,21 +35,15 @@ pub struct Malformed {
 
 /// Encodes changes, a line each.
 pub fn encode(changes: &[Change]) -> String {
-    let mut line = Line {
-        text: String::with_capacity(changes.len() * 256),
-    };
+    let mut line = Line::with_capacity(changes.len() * 256);
     for change in changes {
         match change {
             Change::Peer(change) => line.peer(change),
-            Change::Snatch { info_hash } => {
-                line.word(SNATCH).add(info_hash);
-            }
-            Change::Guest(guest) => {
-                line.word(GUEST).add(guest.info_hash).add(guest.address);
-                line.guest(&guest.record);
-            }
-        }
-        line.end();
+            Change::Snatch { info_hash } => line.word(SNATCH).add(info_hash),
+            Change::Guest(guest) => line.word(GUEST).add(&**guest),
+        };
+        line.text.pop();
+        line.text.push('\n');
     }
     line.text
 }
@@ -61,10 +55,8 @@ pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
 
 /// Encodes a private peer for a field of its swarm. A script of `cache::redis::swarms` counts these fields.
 pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
-    let mut line = Line {
-        text: String::with_capacity(160),
-    };
-    line.word("1").record(record).standing(standing);
+    let mut line = Line::with_capacity(160);
+    line.word("1").add(record).add(standing);
     line.text
 }
 
@@ -72,16 +64,14 @@ pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
 pub fn decode_member(text: &str) -> Result<(PeerRecord, Standing), Malformed> {
     let mut fields = Fields::of(text);
     fields.expect("1")?;
-    let member = (fields.record()?, fields.standing()?);
+    let member = (fields.take()?, fields.take()?);
     fields.end().map(|()| member)
 }
 
 /// Encodes a public peer for a field of its swarm.
 pub fn encode_guest(record: &GuestRecord) -> String {
-    let mut line = Line {
-        text: String::with_capacity(96),
-    };
-    line.word("1").guest(record);
+    let mut line = Line::with_capacity(96);
+    line.word("1").add(record);
     line.text
 }
 
@@ -89,7 +79,7 @@ pub fn encode_guest(record: &GuestRecord) -> String {
 pub fn decode_guest(text: &str) -> Result<GuestRecord, Malformed> {
     let mut fields = Fields::of(text);
     fields.expect("1")?;
-    let record = fields.guest()?;
+    let record = fields.take()?;
     fields.end().map(|()| record)
 }
 
@@ -98,33 +88,17 @@ fn decode_line(line: &str) -> Result<Change, Malformed> {
     let change = match fields.word()? {
         PEER => {
             let mut change = fields.peer()?;
-            change.report = Some(fields.report()?);
+            change.report = Some(fields.take()?);
             Change::from(change)
         }
         OLD_PEER => Change::from(fields.peer()?),
         SNATCH => Change::Snatch {
-            info_hash: fields.parsed()?,
+            info_hash: fields.take()?,
         },
-        GUEST => Change::from(GuestChange {
-            info_hash: fields.parsed()?,
-            address: fields.parsed()?,
-            record: fields.guest()?,
-        }),
+        GUEST => Change::from(fields.take::<GuestChange>()?),
         _ => return Err(fields.malformed()),
     };
     fields.end().map(|()| change)
-}
-
-/// A machine as one number: the family above the hash.
-fn machine_number(machine: MachineId) -> u64 {
-    u64::from(machine.is_v6) << 32 | u64::from(machine.hash)
-}
-
-fn machine_of(number: u64) -> MachineId {
-    MachineId {
-        is_v6: number >> 32 != 0,
-        hash: number as u32,
-    }
 }
 
 /// The line being written.
@@ -138,154 +112,105 @@ struct Fields<'a> {
     read: usize,
 }
 
+/// A value that is one field of a line, or several in a row.
+trait Encoded: Sized {
+    fn write(&self, line: &mut Line);
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed>;
+}
+
+/// Structs that are written field by field, in this order. A pair with a `+` is written as one.
+macro_rules! in_order {
+    ($($type:ident { $($field:ident $(+ $other:ident)?),* })*) => {$(
+        impl Encoded for $type {
+            fn write(&self, line: &mut Line) {
+                line$(.add(&(self.$field $(, self.$other)?)))*;
+            }
+
+            #[allow(unused_parens)] // around one field, which is no pair
+            fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+                $(let ($field $(, $other)?) = fields.take()?;)*
+                Ok(Self { $($field $(, $other)?),* })
+            }
+        }
+    )*};
+}
+
+in_order! {
+    PeerRecord {
+        base_up + start_up, base_down + start_down, dip_up, dip_down, base_at, uploaded, downloaded,
+        left, v4 + v4_at, v6 + v6_at, speed_up, speed_down, seed_time, announces, first_announce,
+        last_announce, active, paused
+    }
+    Standing { completed_at, hnr }
+    Credit { up, down, raw_up, raw_down, seed_time, announces, snatched }
+    SwarmCounts { seeders, leechers }
+    Report {
+        at, seeding_since, announces, completed, left, multi_up, multi_down, machine, up, down
+    }
+    Stretch { from, to, started }
+    Point { total, at }
+    GuestChange { info_hash, address, record }
+    GuestRecord { peer_id, key, seeder, paused, counted, last_announce, active }
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => {$(
+        impl Encoded for $type {
+            fn write(&self, line: &mut Line) {
+                line.word(itoa::Buffer::new().format(*self));
+            }
+
+            fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+                fields.parsed()
+            }
+        }
+    )*};
+}
+
+numbers!(u32, u64, i64);
+
 // === impl Line ===
 
 impl Line {
+    fn with_capacity(bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
+        }
+    }
+
     fn word(&mut self, word: &str) -> &mut Self {
         self.text.push_str(word);
         self.text.push(' ');
         self
     }
 
-    fn add(&mut self, value: impl Display) -> &mut Self {
+    fn add(&mut self, value: &impl Encoded) -> &mut Self {
+        value.write(self);
+        self
+    }
+
+    fn show(&mut self, value: impl Display) {
         // Writing to a string can't fail.
         let _ = write!(self.text, "{value} ");
-        self
     }
 
-    fn number(&mut self, value: impl itoa::Integer) -> &mut Self {
-        self.word(itoa::Buffer::new().format(value))
-    }
-
-    fn flag(&mut self, value: bool) -> &mut Self {
-        self.word(if value { "1" } else { "0" })
-    }
-
-    fn optional(&mut self, value: Option<impl itoa::Integer>) -> &mut Self {
-        match value {
-            Some(value) => self.number(value),
-            None => self.word("-"),
-        }
-    }
-
-    /// An endpoint, and `@` with the time at which it was last seen or given up, if that is written.
-    fn reach(&mut self, address: Option<SocketAddr>, at: Option<i64>) -> &mut Self {
-        // Writing to a string can't fail.
-        let _ = match address {
-            Some(address) => write!(self.text, "{address}"),
-            None => write!(self.text, "-"),
-        };
-        if let Some(at) = at {
-            let _ = write!(self.text, "@{at}");
-        }
-        self.text.push(' ');
-        self
-    }
-
-    fn hex(&mut self, bytes: &[u8]) -> &mut Self {
+    fn hex(&mut self, bytes: &[u8]) {
         HEXLOWER.encode_append(bytes, &mut self.text);
         self.text.push(' ');
-        self
     }
 
-    fn end(&mut self) {
-        self.text.pop();
-        self.text.push('\n');
-    }
-
-    fn key(&mut self, key: &PeerKey) -> &mut Self {
-        self.number(key.user.0)
-            .number(key.torrent.0)
-            .hex(&key.peer_id.0)
-    }
-
-    fn peer(&mut self, change: &PeerChange) {
-        let credit = &change.credit;
-        let kind = change.report.map_or(OLD_PEER, |_| PEER);
-        self.word(kind)
-            .hex(&change.info_hash.0)
-            .key(&change.key)
-            .record(&change.record)
-            .standing(&change.standing);
-        self.number(credit.up)
-            .number(credit.down)
-            .number(credit.raw_up)
-            .number(credit.raw_down)
-            .number(credit.seed_time)
-            .number(credit.announces)
-            .flag(credit.snatched)
-            .number(change.counts.seeders)
-            .number(change.counts.leechers);
-        if let Some(report) = &change.report {
-            self.report(report);
+    fn peer(&mut self, change: &PeerChange) -> &mut Self {
+        self.word(change.report.map_or(OLD_PEER, |_| PEER))
+            .add(&change.info_hash)
+            .add(&change.key)
+            .add(&change.record)
+            .add(&change.standing)
+            .add(&change.credit)
+            .add(&change.counts);
+        match &change.report {
+            Some(report) => self.add(report),
+            None => self,
         }
-    }
-
-    fn report(&mut self, report: &Report) {
-        self.number(report.at)
-            .optional(report.seeding_since)
-            .number(report.announces)
-            .flag(report.completed)
-            .flag(report.left)
-            .number(report.multi_up)
-            .number(report.multi_down)
-            .optional(report.machine.map(machine_number))
-            .stretch(report.up.as_ref())
-            .stretch(report.down.as_ref());
-    }
-
-    fn stretch(&mut self, stretch: Option<&Stretch>) -> &mut Self {
-        let Some(Stretch { from, to, started }) = stretch else {
-            return self.word("-");
-        };
-        self.number(from.total)
-            .number(from.at)
-            .number(to.total)
-            .number(to.at)
-            .flag(*started)
-    }
-
-    fn record(&mut self, record: &PeerRecord) -> &mut Self {
-        self.base(record.base_up, record.start_up)
-            .base(record.base_down, record.start_down)
-            .optional(record.dip_up)
-            .optional(record.dip_down)
-            .number(record.base_at)
-            .number(record.uploaded)
-            .number(record.downloaded)
-            .optional(record.left)
-            .reach(record.v4.map(Into::into), record.v4_at)
-            .reach(record.v6.map(Into::into), record.v6_at)
-            .number(record.speed_up)
-            .number(record.speed_down)
-            .number(record.seed_time)
-            .number(record.announces)
-            .number(record.first_announce)
-            .number(record.last_announce)
-            .flag(record.active)
-            .flag(record.paused)
-    }
-
-    /// A base, and if known `^` and `@` with the total and the time at which its session began.
-    fn base(&mut self, base: u64, start: Option<Point>) -> &mut Self {
-        let Some(Point { total, at }) = start else {
-            return self.number(base);
-        };
-        self.add(format_args!("{base}^{total}@{at}"))
-    }
-
-    fn standing(&mut self, standing: &Standing) -> &mut Self {
-        self.optional(standing.completed_at).flag(standing.hnr)
-    }
-
-    fn guest(&mut self, record: &GuestRecord) {
-        self.hex(&record.peer_id.0)
-            .optional(record.key)
-            .flag(record.seeder)
-            .flag(record.paused)
-            .flag(record.counted)
-            .number(record.last_announce)
-            .flag(record.active);
     }
 }
 
@@ -327,125 +252,128 @@ impl<'a> Fields<'a> {
         self.word()?.parse().map_err(|_| self.malformed())
     }
 
-    fn optional<T: FromStr>(&mut self) -> Result<Option<T>, Malformed> {
-        match self.word()? {
-            "-" => Ok(None),
-            word => word.parse().map(Some).map_err(|_| self.malformed()),
-        }
+    fn take<T: Encoded>(&mut self) -> Result<T, Malformed> {
+        T::read(self)
     }
 
-    fn flag(&mut self) -> Result<bool, Malformed> {
-        match self.word()? {
-            "0" => Ok(false),
-            "1" => Ok(true),
-            _ => Err(self.malformed()),
-        }
-    }
-
-    fn peer_id(&mut self) -> Result<PeerId, Malformed> {
-        PeerId::from_hex(self.word()?).ok_or_else(|| self.malformed())
-    }
-
-    fn key(&mut self) -> Result<PeerKey, Malformed> {
-        Ok(PeerKey {
-            user: UserId(self.parsed()?),
-            torrent: TorrentId(self.parsed()?),
-            peer_id: self.peer_id()?,
-        })
-    }
-
+    /// A peer, of which the report is still to be read.
     fn peer(&mut self) -> Result<PeerChange, Malformed> {
-        let info_hash: InfoHash = self.parsed()?;
         Ok(PeerChange {
-            key: self.key()?,
-            info_hash,
-            record: self.record()?,
-            standing: self.standing()?,
-            credit: Credit {
-                up: self.parsed()?,
-                down: self.parsed()?,
-                raw_up: self.parsed()?,
-                raw_down: self.parsed()?,
-                seed_time: self.parsed()?,
-                announces: self.parsed()?,
-                snatched: self.flag()?,
-            },
-            counts: SwarmCounts {
-                seeders: self.parsed()?,
-                leechers: self.parsed()?,
-            },
+            info_hash: self.take()?,
+            key: self.take()?,
+            record: self.take()?,
+            standing: self.take()?,
+            credit: self.take()?,
+            counts: self.take()?,
             report: None,
         })
     }
+}
 
-    fn report(&mut self) -> Result<Report, Malformed> {
-        Ok(Report {
-            at: self.parsed()?,
-            seeding_since: self.optional()?,
-            announces: self.parsed()?,
-            completed: self.flag()?,
-            left: self.flag()?,
-            multi_up: self.parsed()?,
-            multi_down: self.parsed()?,
-            machine: self.optional()?.map(machine_of),
-            up: self.stretch()?,
-            down: self.stretch()?,
+// === impl Encoded ===
+
+impl Encoded for bool {
+    fn write(&self, line: &mut Line) {
+        line.word(if *self { "1" } else { "0" });
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        match fields.word()? {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(fields.malformed()),
+        }
+    }
+}
+
+impl<T: Encoded> Encoded for Option<T> {
+    fn write(&self, line: &mut Line) {
+        match self {
+            Some(value) => value.write(line),
+            None => _ = line.word("-"),
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        if fields.rest.clone().next() == Some("-") {
+            return fields.word().map(|_| None);
+        }
+        fields.take().map(Some)
+    }
+}
+
+impl Encoded for InfoHash {
+    fn write(&self, line: &mut Line) {
+        line.hex(&self.0);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        fields.parsed()
+    }
+}
+
+impl Encoded for PeerId {
+    fn write(&self, line: &mut Line) {
+        line.hex(&self.0);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        Self::from_hex(fields.word()?).ok_or_else(|| fields.malformed())
+    }
+}
+
+impl Encoded for SocketAddr {
+    fn write(&self, line: &mut Line) {
+        line.show(self);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        fields.parsed()
+    }
+}
+
+impl Encoded for PeerKey {
+    fn write(&self, line: &mut Line) {
+        line.add(&self.user.0)
+            .add(&self.torrent.0)
+            .add(&self.peer_id);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            user: UserId(fields.take()?),
+            torrent: TorrentId(fields.take()?),
+            peer_id: fields.take()?,
         })
     }
+}
 
-    fn stretch(&mut self) -> Result<Option<Stretch>, Malformed> {
-        let Some(total) = self.optional()? else {
-            return Ok(None);
-        };
-        let from = Point {
-            total,
-            at: self.parsed()?,
-        };
-        let to = Point {
-            total: self.parsed()?,
-            at: self.parsed()?,
-        };
-        let started = self.flag()?;
-        Ok(Some(Stretch { from, to, started }))
+/// A machine as one number: the family above the hash.
+impl Encoded for MachineId {
+    fn write(&self, line: &mut Line) {
+        line.add(&(u64::from(self.is_v6) << 32 | u64::from(self.hash)));
     }
 
-    fn record(&mut self) -> Result<PeerRecord, Malformed> {
-        let (base_up, start_up) = self.base()?;
-        let (base_down, start_down) = self.base()?;
-        let (dip_up, dip_down) = (self.optional()?, self.optional()?);
-        let base_at = self.parsed()?;
-        let (uploaded, downloaded) = (self.parsed()?, self.parsed()?);
-        let left = self.optional()?;
-        let (v4, v4_at) = self.reach()?;
-        let (v6, v6_at) = self.reach()?;
-        Ok(PeerRecord {
-            base_up,
-            base_down,
-            start_up,
-            start_down,
-            dip_up,
-            dip_down,
-            base_at,
-            uploaded,
-            downloaded,
-            left,
-            v4,
-            v6,
-            v4_at,
-            v6_at,
-            speed_up: self.parsed()?,
-            speed_down: self.parsed()?,
-            seed_time: self.parsed()?,
-            announces: self.parsed()?,
-            first_announce: self.parsed()?,
-            last_announce: self.parsed()?,
-            active: self.flag()?,
-            paused: self.flag()?,
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        let number: u64 = fields.take()?;
+        Ok(Self {
+            is_v6: number >> 32 != 0,
+            hash: number as u32,
         })
     }
+}
 
-    fn base(&mut self) -> Result<(u64, Option<Point>), Malformed> {
-        let word = self.word()?;
+/// A base, and if known `^` and `@` with the total and the time at which its session began.
+impl Encoded for (u64, Option<Point>) {
+    fn write(&self, line: &mut Line) {
+        match *self {
+            (base, None) => _ = line.add(&base),
+            (base, Some(Point { total, at })) => line.show(format_args!("{base}^{total}@{at}")),
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        let word = fields.word()?;
         let number = |word: &str| word.parse().ok();
         let found = match word.split_once('^') {
             None => number(word).map(|base| (base, None)),
@@ -455,11 +383,23 @@ impl<'a> Fields<'a> {
                 Some((number(base)?, Some(Point { total, at })))
             }),
         };
-        found.ok_or_else(|| self.malformed())
+        found.ok_or_else(|| fields.malformed())
+    }
+}
+
+/// An endpoint, and `@` with the time at which it was last seen or given up, if that is written.
+impl<A: Display + FromStr> Encoded for (Option<A>, Option<i64>) {
+    fn write(&self, line: &mut Line) {
+        match self {
+            (Some(address), Some(at)) => line.show(format_args!("{address}@{at}")),
+            (Some(address), None) => line.show(address),
+            (None, Some(at)) => line.show(format_args!("-@{at}")),
+            (None, None) => line.show("-"),
+        }
     }
 
-    fn reach<A: FromStr>(&mut self) -> Result<(Option<A>, Option<i64>), Malformed> {
-        let word = self.word()?;
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        let word = fields.word()?;
         let (address, at) = match word.split_once('@') {
             Some((address, at)) => (address, Some(at)),
             None => (word, None),
@@ -468,27 +408,8 @@ impl<'a> Fields<'a> {
         let address = (address != "-").then(|| address.parse()).transpose();
         match (address, at) {
             (Ok(address), Ok(at)) => Ok((address, at)),
-            _ => Err(self.malformed()),
+            _ => Err(fields.malformed()),
         }
-    }
-
-    fn standing(&mut self) -> Result<Standing, Malformed> {
-        Ok(Standing {
-            completed_at: self.optional()?,
-            hnr: self.flag()?,
-        })
-    }
-
-    fn guest(&mut self) -> Result<GuestRecord, Malformed> {
-        Ok(GuestRecord {
-            peer_id: self.peer_id()?,
-            key: self.optional()?,
-            seeder: self.flag()?,
-            paused: self.flag()?,
-            counted: self.flag()?,
-            last_announce: self.parsed()?,
-            active: self.flag()?,
-        })
     }
 }
 

@@ -155,18 +155,18 @@ async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
     Ok(list.end()?)
 }
 
-fn or_none(text: &Option<String>) -> String {
-    text.clone().unwrap_or_else(|| "none".into())
+fn or_none(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_else(|| "none".into())
 }
 
 fn show(row: TorrentRecord, printer: &mut Printer) -> Result<()> {
     let fields = [
         ("id", row.id.to_string()),
         ("info hash", row.info_hash.clone()),
-        ("second info hash (v2)", or_none(&row.info_hash_v2)),
+        ("second info hash (v2)", or_none(row.info_hash_v2.as_ref())),
         ("name", row.name.clone()),
         ("enabled", print::yes_no(row.enabled)),
-        ("reason", or_none(&row.reason)),
+        ("reason", or_none(row.reason.as_ref())),
         ("credit for uploads", format!("×{}", row.multi_up)),
         ("credit for downloads", format!("×{}", row.multi_down)),
         ("seeders", row.seeders.to_string()),

@@ -225,12 +225,12 @@ impl WarmupProgress for Reporter<'_> {
             WarmupStep::Sets | WarmupStep::Removal => return,
         };
         let rows = counts.rows;
-        let mut text = format!("{name:<COUNT_COLUMN$}{rows}");
+        let mut planned = String::new();
         if self.dry_run {
             let (added, changed, removed) = (counts.added, counts.changed, counts.removed);
-            text += &format!(" (to add: {added}, to change: {changed}, to remove: {removed})");
+            planned = format!(" (to add: {added}, to change: {changed}, to remove: {removed})");
         }
-        self.line(&text);
+        self.line(&format!("{name:<COUNT_COLUMN$}{rows}{planned}"));
     }
 }
 

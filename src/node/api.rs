@@ -52,8 +52,6 @@ pub(super) fn credentials(config: &Config) -> Credentials {
     }
 }
 
-// === impl ApiListener ===
-
 impl ApiListener {
     /// None where the config asks for no API.
     pub fn start(

@@ -7,7 +7,7 @@ use crate::config::{self, Config, Exposed, Loaded};
 use crate::journal;
 use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
-use crate::net::host::files::{self, FileLimit};
+use crate::net::host::files;
 use crate::registry::Registry;
 use crate::storage::StorageConfig;
 use crate::wire::forwarded::ForwardedHeader;
@@ -43,7 +43,7 @@ pub(super) fn http(config: &Config) -> HttpSettings {
         forwarded_header: ForwardedHeader::named(&config.http.forwarded_header),
         warned: Arc::default(),
         ack_timeout: config.journal.ack_timeout,
-        max_connections: FileLimit::read().room_for(config.http.max_connections),
+        max_connections: files::room_for(config.http.max_connections, files::limit().current),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn raise_file_limit(connections: u32) {
         tracing::warn!(
             limit = limit.current,
             wanted,
-            connections = limit.room_for(connections),
+            connections = files::room_for(connections, limit.current),
             "the limit of open files is too low for http.max_connections, so fewer connections are \
              held: raise it (ulimit -n, LimitNOFILE)"
         );

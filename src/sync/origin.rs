@@ -1,26 +1,25 @@
 //! Where the registry can be loaded from: the cache, if it has all of this database's.
 
-use std::fmt;
-
 use crate::cache::{Cache, Mirrored};
 use crate::storage::{Feed, FeedPosition, Storage};
 
 use super::SyncError;
 
 /// What the cache has of the registry.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, strum::Display)]
 pub(super) enum Origin {
     /// All of it, as it was at that position of the feed.
+    #[strum(to_string = "it has the whole registry")]
     Cache(Mirrored),
-    /// Not all: it was not filled since the server was started or emptied.
+    #[strum(to_string = "it was not filled since it was started or emptied")]
     Incomplete,
-    /// The registry of another database.
+    #[strum(to_string = "it has the registry of another database")]
     Foreign,
-    /// More changed since than the feed of changes keeps.
+    #[strum(to_string = "more changed since it was filled than the feed of changes keeps")]
     Behind,
-    /// The server evicted keys to make room.
+    #[strum(to_string = "it threw keys away to make room: set maxmemory-policy noeviction")]
     Evicted,
-    /// All of it as it was when it was filled; what changed since is not known.
+    #[strum(to_string = "storage has no feed of changes, so it may be out of date")]
     Unfollowed,
 }
 
@@ -53,18 +52,5 @@ impl Origin {
 
     pub fn log_load_from_storage(&self) {
         tracing::info!("the registry is loaded from storage, and not from the cache: {self}");
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cache(_) => "it has the whole registry",
-            Self::Incomplete => "it was not filled since it was started or emptied",
-            Self::Foreign => "it has the registry of another database",
-            Self::Behind => "more changed since it was filled than the feed of changes keeps",
-            Self::Unfollowed => "storage has no feed of changes, so it may be out of date",
-            Self::Evicted => "it threw keys away to make room: set maxmemory-policy noeviction",
-        })
     }
 }

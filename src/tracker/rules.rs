@@ -86,8 +86,6 @@ fn up_to_32_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D:
     u32::deserialize(deserializer).map(|number| number as usize)
 }
 
-// === impl Rules ===
-
 /// For [`Mode::Public`]; the config knows what differs in private mode.
 impl Default for Rules {
     fn default() -> Self {

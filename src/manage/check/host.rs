@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::report::CheckReport;
 use crate::config::Config;
 use crate::net::host::families::{counterpart, family, has_family};
-use crate::net::host::files::{FileLimit, needed};
+use crate::net::host::files;
 use crate::net::host::ports::OutgoingPorts;
 
 /// The lists of addresses in the config, by their keys.
@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()>
     for (key, addresses) in lists {
         check_families(key, addresses, report)?;
     }
-    check_files(config.http.max_connections, FileLimit::read(), report)?;
+    check_files(config.http.max_connections, files::limit().maximum, report)?;
     check_ports(&lists, OutgoingPorts::read().as_ref(), report)
 }
 
@@ -57,9 +57,9 @@ fn check_families(key: &str, addresses: &[SocketAddr], report: &mut CheckReport<
 }
 
 /// Checks that a process started like this one may open enough files.
-fn check_files(connections: u32, limit: FileLimit, report: &mut CheckReport<'_>) -> Result<()> {
-    let needed = needed(connections);
-    match limit.maximum {
+fn check_files(connections: u32, limit: Option<u64>, report: &mut CheckReport<'_>) -> Result<()> {
+    let needed = files::needed(connections);
+    match limit {
         Some(maximum) if maximum < needed => report.problem(
             "files",
             &format!(

@@ -32,8 +32,6 @@ pub(super) struct CheckProblem {
     pub hint: &'static str,
 }
 
-// === impl CheckReport ===
-
 impl<'a> CheckReport<'a> {
     pub(super) fn new(printer: &'a mut Printer) -> Self {
         Self {

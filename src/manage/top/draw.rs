@@ -5,6 +5,7 @@ use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table};
+use strum::VariantArray as _;
 
 use super::history::Rates;
 use super::view::{Tab, TopView};
@@ -247,8 +248,8 @@ fn draw_health(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
 }
 
 fn draw_list(frame: &mut Frame, view: &mut TopView, area: Rect) {
-    let titles = Tab::ALL.into_iter().flat_map(|list| {
-        let title = Span::from(format!(" {} ", list.title()));
+    let titles = Tab::VARIANTS.iter().flat_map(|&list| {
+        let title = Span::from(format!(" {list} "));
         [
             if list == view.list {
                 title.bold().reversed()

@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::Result;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
+use strum::VariantArray as _;
 
 use super::history::RateHistory;
 use crate::view::TrackerStats;
 
 /// The lists in the lower half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray, strum::Display)]
 pub enum Tab {
+    #[strum(to_string = "Busiest torrents")]
     Torrents,
     Clients,
     Refusals,
@@ -35,19 +37,9 @@ pub struct TopView {
 // === impl Tab ===
 
 impl Tab {
-    pub const ALL: [Self; 3] = [Self::Torrents, Self::Clients, Self::Refusals];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Torrents => "Busiest torrents",
-            Self::Clients => "Clients",
-            Self::Refusals => "Refusals",
-        }
-    }
-
     /// The list `steps` further, wrapping around.
     fn turn(self, steps: usize) -> Self {
-        Self::ALL[(self as usize + steps) % Self::ALL.len()]
+        Self::VARIANTS[(self as usize + steps) % Self::VARIANTS.len()]
     }
 }
 
@@ -105,7 +97,7 @@ impl TopView {
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.help = true,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.show(self.list.turn(1)),
-            KeyCode::BackTab | KeyCode::Left => self.show(self.list.turn(Tab::ALL.len() - 1)),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.list.turn(Tab::VARIANTS.len() - 1)),
             KeyCode::Char('1') => self.show(Tab::Torrents),
             KeyCode::Char('2') => self.show(Tab::Clients),
             KeyCode::Char('3') => self.show(Tab::Refusals),
