@@ -7,7 +7,7 @@
 //! later still, and checks in turn.
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use crate::cache::{CacheError, Notice, Write, owner};
+use crate::cache::{CacheError, CacheKey, Notice, Rows, Write, owner};
 use crate::registry::{StoredTorrent, StoredUser, Wipe};
 use crate::storage::UserPatch;
 
@@ -130,7 +130,8 @@ impl Mirror {
             return Ok(());
         }
         let id = written.user.id;
-        self.cache.remove_passkeys(&[former], Some(id)).await
+        let former = CacheKey::Passkey(former, Some(id));
+        self.cache.remove(&[former]).await
     }
 
     /// Nodes are notified before storage is read again: an editor that changes it after that read
@@ -175,11 +176,13 @@ impl Mirror {
     }
 
     async fn remove_torrents(&self, gone: Vec<InfoHash>) -> Result<(), SyncError> {
-        self.cache.remove_torrents(&gone).await?;
+        let keys: Vec<CacheKey> = gone.iter().copied().map(CacheKey::Torrent).collect();
+        self.cache.remove(&keys).await?;
         // One may have come back under another id.
         for &info_hash in &gone {
             if let Some(row) = self.storage.torrent(info_hash).await? {
-                self.cache.put_torrents(&[row], Write::Edit).await?;
+                let rows = Rows::Torrents(std::slice::from_ref(&row));
+                self.cache.put(rows, Write::Edit).await?;
             }
         }
         let notices: Vec<Notice> = gone.into_iter().map(Notice::Torrent).collect();
@@ -189,7 +192,9 @@ impl Mirror {
     async fn write_whitelist(&self) -> Result<(), SyncError> {
         let mut clients = self.storage.whitelist().await?;
         for _ in 0..TRIES {
-            self.cache.put_whitelist(&clients).await?;
+            self.cache
+                .put(Rows::Whitelist(&clients), Write::Edit)
+                .await?;
             let now = self.storage.whitelist().await?;
             if now == clients {
                 return Ok(());
