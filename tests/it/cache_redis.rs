@@ -733,10 +733,8 @@ async fn a_web_application_finds_what_it_reads() {
     let rows = [user(5, "passkey-5")];
     cache.put(Rows::Users(&rows), Write::Edit).await.unwrap();
     let torrents: Vec<_> = (1..=3).map(torrent).collect();
-    cache
-        .put(Rows::Torrents(&torrents), Write::Edit)
-        .await
-        .unwrap();
+    let torrents = Rows::Torrents(&torrents);
+    cache.put(torrents, Write::Edit).await.unwrap();
     let generation = cache.ping().await.unwrap();
     let keep = async |number, changes: &[Change]| {
         let batch = Batch {
@@ -772,7 +770,7 @@ async fn a_web_application_finds_what_it_reads() {
     assert_eq!(redis.cli(&["ZSCORE", "t:i:seeders", "1"]), "3");
     assert_eq!(redis.cli(&["ZSCORE", "t:i:leechers", "1"]), "4");
     assert_eq!(redis.cli(&["ZSCORE", "t:i:snatches", "2"]), "1");
-    let key = format!("t:t:{}", InfoHash([2; 20]));
+    let key = format!("t:t:{torrent}");
     let fields = [
         "info_hash",
         "torrent_id",
@@ -782,8 +780,7 @@ async fn a_web_application_finds_what_it_reads() {
         "multi_dn",
     ];
     let values = redis.cli(&[&["HMGET", &key], &fields[..]].concat());
-    let hash = InfoHash([2; 20]);
-    assert_eq!(values, format!("{hash}\n2\ntorrent 2\n1\n1.5\n1"));
+    assert_eq!(values, format!("{torrent}\n2\ntorrent 2\n1\n1.5\n1"));
     assert_eq!(redis.cli(&["HGET", &key, "snatches"]), "1");
     assert_eq!(redis.cli(&["HGET", "t:u:5", "uploaded"]), "60");
     assert_eq!(redis.cli(&["GET", "t:user:passkey-5"]), "5");
@@ -796,8 +793,8 @@ async fn a_web_application_finds_what_it_reads() {
         ("2".into(), String::new())
     );
 
-    let hashes = [1, 2, 3].map(|byte| InfoHash([byte; 20]));
-    cache.remove(&hashes.map(CacheKey::Torrent)).await.unwrap();
+    let torrents = [1, 2, 3].map(|byte| CacheKey::Torrent(InfoHash([byte; 20])));
+    cache.remove(&torrents).await.unwrap();
     cache.remove(&[CacheKey::User(UserId(5))]).await.unwrap();
     assert_eq!(
         redis.cli(&["KEYS", "*"]),

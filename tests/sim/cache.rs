@@ -499,8 +499,10 @@ impl Cache for Link {
                 .await
             }
             Rows::Torrents(torrents) => {
-                let rows = torrents.to_vec().into_iter();
-                let rows = rows.map(|row| (row.torrent.info_hash, row));
+                let rows = torrents
+                    .iter()
+                    .map(|row| (row.torrent.info_hash, row.clone()));
+                let rows: Vec<_> = rows.collect();
                 self.data(move |data| data.torrents.extend(rows)).await
             }
             Rows::Whitelist(clients) => {
