@@ -77,9 +77,12 @@ impl Data {
                     }
                 }
                 Change::Guest(guest) => {
-                    let (address, record) = (guest.address, guest.record);
-                    let peer = SharedPeer::Guest { address, record };
-                    self.put_peers(guest.info_hash, &[peer]);
+                    let swarm = self.swarms.entry(guest.info_hash).or_default();
+                    if guest.record.active {
+                        swarm.guests.insert(guest.address, guest.record);
+                    } else {
+                        swarm.guests.remove(&guest.address);
+                    }
                 }
                 Change::Snatch { .. } => {}
             }
@@ -106,10 +109,9 @@ impl Data {
                         written.push((info_hash, key.0, key.1));
                     }
                 }
-                SharedPeer::Guest { address, record } if record.active => {
+                SharedPeer::Guest { address, record } => {
                     swarm.guests.insert(*address, *record);
                 }
-                SharedPeer::Guest { address, .. } => drop(swarm.guests.remove(address)),
             }
         }
         written
