@@ -15,6 +15,7 @@ pub mod base;
 pub mod cache;
 pub mod change;
 pub mod config;
+pub mod daemon;
 pub mod journal;
 pub mod listen;
 pub mod manage;

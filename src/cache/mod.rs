@@ -1,6 +1,6 @@
 //! The cache: fast state that nodes share, behind a trait.
 //!
-//! A driver implements [`Cache`] and [`CacheUpkeep`], and is opened by name from the URL in the
+//! A driver implements [`Cache`] and [`CacheUpkeep`] (docs/drivers.md), and is opened by name from the URL in the
 //! config. The driver `memory` is for a single node: it opens nothing, so storage is what makes a
 //! batch durable, and what a start loads from.
 //!
@@ -10,6 +10,8 @@
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+mod driver;
+mod marks;
 mod memory;
 pub mod owner;
 mod redis;
@@ -17,17 +19,14 @@ mod redis;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use async_trait::async_trait;
 
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::base::secret::Secret;
-use crate::change::sums::Credited;
-use crate::change::{
-    Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing, SwarmCounts,
-};
-use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser, Wipe};
+use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing};
+use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser};
+
+pub use driver::{Cache, CacheUpkeep};
+pub use marks::{Mark, Mirrored};
 
 /// Why a call to the cache failed.
 #[derive(Debug, thiserror::Error)]
@@ -119,17 +118,6 @@ pub struct Scan<T> {
     pub next: Option<u64>,
 }
 
-/// How far the registry in the cache follows storage. Set once it is complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirrored {
-    /// The position in storage's feed up to which the cache has the changes.
-    pub position: u64,
-    /// The identity of that database; without `/`.
-    pub storage: String,
-    /// [`Cache::evicted`] before the registry was loaded. If it has grown, rows may be missing.
-    pub evicted: u64,
-}
-
 /// Which of a user's sets a torrent belongs to; none leaves that set unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
@@ -156,12 +144,36 @@ pub enum Write {
     Fill,
 }
 
-/// The key of an entry of the registry.
+/// Rows of the registry to write.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    Users(&'a [StoredUser]),
+    Torrents(&'a [StoredTorrent]),
+    /// The whole whitelist.
+    Whitelist(&'a [ClientPrefix]),
+}
+
+/// Which keys [`Cache::keys`] enumerates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySet {
+    /// Users, torrents, and passkeys without their users: faster than reading the rows.
+    Registry,
+    /// Passkeys with their users, as the web application may look them up.
+    Passkeys,
+    /// Swarms that have peers.
+    Swarms,
+}
+
+/// The key of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RegistryKey {
+pub enum CacheKey {
     User(UserId),
+    /// A torrent; its peers are removed with it.
     Torrent(InfoHash),
-    Passkey(Passkey),
+    /// The peers of a torrent.
+    Swarm(InfoHash),
+    /// A passkey; with a user, only while it belongs to that user.
+    Passkey(Passkey, Option<UserId>),
 }
 
 /// How far [`CacheUpkeep::wipe`] got.
@@ -215,9 +227,14 @@ pub enum Notice {
     SnatchesWiped,
 }
 
-/// A position in the feed of notices, in the driver's form.
+/// A position in the feed of notices.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControlPosition(pub String);
+pub struct ControlPosition {
+    /// The run of the server, which a restart ends.
+    pub run: String,
+    /// The last entry that was read, in the driver's numbers.
+    pub entry: (u64, u64),
+}
 
 /// What a node counted since its last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,7 +246,7 @@ pub struct NodeStats {
     pub leechers: u64,
 }
 
-/// A problem of the server, found by [`CacheUpkeep::check`] or [`Cache::inspect`].
+/// A problem of the server, found by [`CacheUpkeep::check`] or [`CacheUpkeep::inspect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheFinding {
     /// What is wrong, in a sentence.
@@ -238,257 +255,6 @@ pub struct CacheFinding {
     pub hint: String,
     /// Only worth knowing: everything works.
     pub is_note: bool,
-}
-
-/// What nodes share.
-///
-/// Every method may be called from any thread and concurrently; none may block the thread that polls
-/// it. Every wait is bounded by a timeout, which returns [`CacheError::Away`]. A broken connection is
-/// replaced by the next call, limited by a backoff; until then, calls fail at once.
-#[async_trait]
-pub trait Cache: CacheUpkeep {
-    /// Connects if necessary, and checks that the server takes commands.
-    async fn ping(&self) -> Result<Generation, CacheError>;
-
-    /// Makes sure that emptying the server from now on begins another generation; returns the current
-    /// one.
-    async fn begin_epoch(&self) -> Result<Generation, CacheError>;
-
-    /// The identity of the database that this cache belongs to; none if it was not set. The default
-    /// does not record it.
-    async fn database(&self) -> Result<Option<String>, CacheError> {
-        Ok(None)
-    }
-
-    /// Assigns the cache to a database, if it belongs to none yet or to `former`; returns which one it
-    /// belongs to now. The default does not record it. See [`owner::take`].
-    async fn set_database(
-        &self,
-        database: &str,
-        _former: Option<&str>,
-    ) -> Result<String, CacheError> {
-        Ok(database.to_owned())
-    }
-
-    // --- the journal ---
-
-    /// Keeps consecutive batches of one journal until [`Cache::trim_journal`] drops them, and updates
-    /// swarms, their counters and users' sets.
-    /// [`CacheError::Restarted`], without any effect, if the server is not of `generation`.
-    async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError>;
-
-    /// Adds what storage credited to the totals of users and torrents whose rows are here.
-    /// [`CacheError::Restarted`], without any effect, if the server is not of `generation`: its rows
-    /// are loaded again with the totals of storage.
-    async fn add_totals(
-        &self,
-        generation: Generation,
-        credited: &Credited,
-    ) -> Result<(), CacheError>;
-
-    /// Drops the batches of a journal up to this number: storage has applied them, and other nodes have
-    /// had time to read them.
-    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError>;
-
-    /// The number of the last batch of a journal that was ever kept here; 0 if none was.
-    async fn last_kept(&self, journal: &str) -> Result<u64, CacheError>;
-
-    /// The batches of a journal after `after` that are still kept, oldest first.
-    async fn kept(&self, journal: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError>;
-
-    /// Like [`Cache::kept`], but waits up to `wait` if there are none.
-    async fn follow(
-        &self,
-        journal: &str,
-        after: u64,
-        limit: u32,
-        wait: Duration,
-    ) -> Result<Vec<Batch>, CacheError>;
-
-    // --- swarms ---
-
-    /// The peers of these torrents; those without any may be left out.
-    async fn peers(
-        &self,
-        torrents: &[InfoHash],
-    ) -> Result<Vec<(InfoHash, Vec<SharedPeer>)>, CacheError>;
-
-    /// Writes peers, except members whose record here is newer: its last announce is later by more than clocks
-    /// may differ, or else it has more announces. Returns the members that were written.
-    async fn put_peers(
-        &self,
-        swarms: &[(InfoHash, Vec<SharedPeer>)],
-    ) -> Result<Vec<(InfoHash, UserId, PeerId)>, CacheError>;
-
-    /// Marks the registry as incomplete: the cache has to be filled again.
-    async fn forget_mirrored(&self) -> Result<(), CacheError>;
-
-    /// Adds torrents to users' sets, and removes them.
-    async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError>;
-
-    /// Sets the counters of registered torrents to the present size of their swarms.
-    async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError>;
-
-    /// Whether all peers that nodes know are here, so that a node may start from them. False once the
-    /// server was restarted.
-    async fn has_all_peers(&self) -> Result<bool, CacheError>;
-
-    /// Records that all peers were written; fenced like [`Cache::set_mirrored`].
-    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError>;
-
-    /// Records that peers are missing here: a start loads those of storage.
-    async fn forget_peers(&self) -> Result<(), CacheError>;
-
-    /// The info hashes of all torrents that have peers here.
-    async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError>;
-
-    /// Scans some swarms from `cursor` on, and removes peers whose last announce is before these times
-    /// (Unix time). Returns the next cursor; none at the end.
-    async fn prune(
-        &self,
-        cursor: u64,
-        members_before: i64,
-        guests_before: i64,
-    ) -> Result<Option<u64>, CacheError>;
-
-    /// Removes all peers of these torrents.
-    async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
-
-    // --- the registry ---
-
-    /// How far the registry here follows storage; none if it is incomplete, or if the server was restarted
-    /// since.
-    async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError>;
-
-    /// [`CacheError::Restarted`], without any effect, if the server is not of `generation`: rows that were
-    /// written to an earlier one may be lost.
-    async fn set_mirrored(
-        &self,
-        generation: Generation,
-        mirrored: Mirrored,
-    ) -> Result<(), CacheError>;
-
-    /// Writes users. Existing counters are left unchanged.
-    async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError>;
-
-    /// Writes torrents. Existing counters are left unchanged.
-    async fn put_torrents(
-        &self,
-        torrents: &[StoredTorrent],
-        write: Write,
-    ) -> Result<(), CacheError>;
-
-    /// Replaces the whitelist; a client that stays in it is missing at no moment.
-    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError>;
-
-    async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError>;
-
-    /// Removes torrents and their peers.
-    async fn remove_torrents(&self, torrents: &[InfoHash]) -> Result<(), CacheError>;
-
-    async fn users(&self, cursor: u64) -> Result<Scan<StoredUser>, CacheError>;
-
-    async fn torrents(&self, cursor: u64) -> Result<Scan<StoredTorrent>, CacheError>;
-
-    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, CacheError>;
-
-    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError>;
-
-    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, CacheError>;
-
-    /// The user of each passkey, as the web application may look it up.
-    async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError>;
-
-    /// Removes these passkeys; with a user, only those that belong to it.
-    async fn remove_passkeys(
-        &self,
-        passkeys: &[Passkey],
-        of: Option<UserId>,
-    ) -> Result<(), CacheError>;
-
-    /// The keys of all users and torrents: faster than reading the rows.
-    async fn registry_keys(&self, cursor: u64) -> Result<Scan<RegistryKey>, CacheError>;
-
-    // --- the server ---
-
-    /// How many keys the server has evicted since its start.
-    async fn evicted(&self) -> Result<u64, CacheError>;
-
-    /// The part of [`CacheUpkeep::check`] that is cheap enough for every few minutes: whether the server
-    /// evicts keys, or loses data in a crash. The default checks nothing.
-    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
-        Ok(Vec::new())
-    }
-
-    /// Whether acknowledged data survives a crash of the server, because it logs to its disk. False also if
-    /// Mika's user may not ask.
-    async fn is_persistent(&self) -> Result<bool, CacheError>;
-
-    /// The server's clock (Unix time).
-    async fn time(&self) -> Result<i64, CacheError>;
-
-    // --- between nodes ---
-
-    /// Publishes notices to all nodes.
-    async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError>;
-
-    /// The end of the feed of notices. To be read before loading, so that no notice is missed.
-    async fn control_position(&self) -> Result<ControlPosition, CacheError>;
-
-    /// Whether a node at `position` has read all notices up to `end`.
-    fn has_reached(&self, position: &ControlPosition, end: &ControlPosition) -> bool;
-
-    /// Notices after `after`, and the position after them; waits up to `wait` if there are none.
-    async fn control(
-        &self,
-        after: &ControlPosition,
-        wait: Duration,
-    ) -> Result<(Vec<Notice>, ControlPosition), CacheError>;
-
-    /// Records the heartbeat of a node: `sign` differs at each call. Begins an epoch, too.
-    async fn beat(&self, journal: &str, sign: &str) -> Result<(), CacheError>;
-
-    /// All journals with a heartbeat that were not removed by [`Cache::leave`], and their last `sign`.
-    async fn nodes(&self) -> Result<Vec<(String, String)>, CacheError>;
-
-    /// Removes a node from the list: it has stopped, and nothing of its journal is left.
-    async fn leave(&self, journal: &str) -> Result<(), CacheError>;
-
-    /// Removes a node from the list for good, and deletes its journal. The caller has checked that the
-    /// journal is empty.
-    async fn forget_journal(&self, journal: &str) -> Result<(), CacheError>;
-
-    /// Acquires or renews a lease for `time`; false if another holder has it.
-    async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError>;
-
-    /// Adds to the counters of all nodes.
-    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError>;
-}
-
-/// What edits and `mika-manage` need of a cache, beyond what nodes use.
-#[async_trait]
-pub trait CacheUpkeep: Send + Sync + 'static {
-    /// Looks for settings and permissions that prevent Mika from working, or from working safely.
-    /// Empty if all is well.
-    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError>;
-
-    /// Sets totals of a user in bytes, if the user is here; none leaves one unchanged.
-    async fn set_totals(
-        &self,
-        user: UserId,
-        uploaded: Option<u64>,
-        downloaded: Option<u64>,
-    ) -> Result<(), CacheError>;
-
-    /// Sets the totals of some users or torrents to 0; begins at cursor 0, as a scan does.
-    async fn wipe(&self, what: Wipe, cursor: u64) -> Result<Wiped, CacheError>;
-
-    /// Entries that nothing uses, judged by their form alone, and peers that were last seen before
-    /// `since` (Unix time).
-    async fn leftovers(&self, since: i64, cursor: u64) -> Result<Scan<CacheLeftover>, CacheError>;
-
-    /// Removes leftovers; a counter is set to 0. A [`CacheLeftover::Row`] is removed with all its fields.
-    async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError>;
 }
 
 /// Opens a cache from its URL; none if nodes share nothing. Called once at start; it need not connect.
@@ -514,6 +280,29 @@ pub fn url_warning(driver: &str, url: &Secret) -> Option<String> {
 #[derive(Clone)]
 pub struct CacheDrivers {
     by_name: BTreeMap<&'static str, OpenCache>,
+}
+
+// === impl Scan ===
+
+impl<T> Scan<T> {
+    /// All rows on one page.
+    pub fn whole(rows: Vec<T>) -> Self {
+        Self {
+            rows,
+            bad: Vec::new(),
+            next: None,
+        }
+    }
+}
+
+// === impl ControlPosition ===
+
+impl ControlPosition {
+    /// Whether whoever is here has read all notices up to `end`. Positions of two runs can't be compared, so the
+    /// answer is false; the next read detects the restart.
+    pub fn has_reached(&self, end: &Self) -> bool {
+        self.run == end.run && self.entry >= end.entry
+    }
 }
 
 // === impl Membership ===

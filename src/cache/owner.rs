@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Cache, CacheError, RegistryKey, STOPPED};
+use super::{Cache, CacheError, KeySet, Rows, STOPPED, Write};
 use crate::change::journals::{is_later, node_of};
 
 /// How long nodes are watched for heartbeats, which come once a second.
@@ -92,29 +92,15 @@ pub async fn clear(cache: &dyn Cache) -> Result<(), CacheError> {
     // First, so that no node starts from a part of it.
     cache.forget_mirrored().await?;
     cache.forget_peers().await?;
-    let mut cursor = Some(0);
-    while let Some(at) = cursor {
-        let scan = cache.swarms(at).await?;
-        cache.remove_swarms(&scan.rows).await?;
-        cursor = scan.next;
-    }
-    let mut cursor = Some(0);
-    while let Some(at) = cursor {
-        let scan = cache.registry_keys(at).await?;
-        let (mut users, mut torrents, mut passkeys) = (Vec::new(), Vec::new(), Vec::new());
-        for key in scan.rows {
-            match key {
-                RegistryKey::User(id) => users.push(id),
-                RegistryKey::Torrent(info_hash) => torrents.push(info_hash),
-                RegistryKey::Passkey(passkey) => passkeys.push(passkey),
-            }
+    for which in [KeySet::Swarms, KeySet::Registry] {
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let scan = cache.keys(which, at).await?;
+            cache.remove(&scan.rows).await?;
+            cursor = scan.next;
         }
-        cache.remove_users(&users).await?;
-        cache.remove_torrents(&torrents).await?;
-        cache.remove_passkeys(&passkeys, None).await?;
-        cursor = scan.next;
     }
-    cache.put_whitelist(&[]).await
+    cache.put(Rows::Whitelist(&[]), Write::Edit).await
 }
 
 /// A running node and its host, judged by heartbeats; none if all stay silent for some seconds.
@@ -147,7 +133,7 @@ async fn in_use(cache: &dyn Cache) -> Result<Option<InUse>, CacheError> {
             .any(|(other, _)| other == journal || is_later(other, journal))
     };
     for (journal, _) in &now {
-        match cache.kept(journal, 0, 1).await {
+        match cache.kept(journal, 0, 1, Duration::ZERO).await {
             Ok(batches) if batches.is_empty() || is_saved(journal) => {}
             // Batches of a newer version can't be read, but count, too.
             Ok(_) | Err(CacheError::Broken(_)) => {

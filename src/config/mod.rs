@@ -6,6 +6,7 @@
 
 mod changes;
 mod check;
+mod drivers;
 mod files;
 mod load;
 mod shape;
@@ -25,6 +26,7 @@ use crate::base::secret::Secret;
 use crate::telemetry::log::LogSettings;
 
 pub use changes::{SettingChange, changes};
+pub use drivers::{Drivers, UnknownDriver};
 pub use files::{Exposed, exposed};
 pub use load::{ConfigError, ConfigSource, Loaded, load};
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::spill::{Spill, SpillError, SpilledBatch};
 use crate::cache::{Cache, CacheError, members_of, memberships_of};
@@ -134,7 +135,9 @@ impl Leftover<'_> {
         let Some(cache) = self.cache else {
             return Ok(Vec::new());
         };
-        let cached = cache.kept(self.journal, after, PAGE).await?;
+        let cached = cache
+            .kept(self.journal, after, PAGE, Duration::ZERO)
+            .await?;
         for batch in &cached {
             // Its node may have died before it wrote them.
             let written = cache.put_peers(&members_of(batch)).await?;

@@ -503,7 +503,7 @@ impl JournalShared {
             tracing::debug!(%error, "batches were not deleted from the spill file");
         }
         if let Some(cache) = &self.parts.cache
-            && let Err(error) = cache.trim_journal(&self.name, number).await
+            && let Err(error) = cache.trim_journal(&self.name, Some(number)).await
         {
             tracing::debug!(%error, "batches were not deleted from the cache");
         }

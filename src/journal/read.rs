@@ -1,6 +1,7 @@
 //! Reading queued batches from memory, the spill file or the cache.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::JournalShared;
 use super::queue::BatchRef;
@@ -70,7 +71,9 @@ impl JournalShared {
         let Some(cache) = &self.parts.cache else {
             return Ok(Err("there is no cache".into()));
         };
-        let found = cache.kept(&self.name, number - 1, 1).await?;
+        let found = cache
+            .kept(&self.name, number - 1, 1, Duration::ZERO)
+            .await?;
         Ok(found
             .into_iter()
             .find(|batch| batch.number == number)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::leftover::{JournalError, Leftover};
 use crate::base::clock::Seconds;
@@ -129,7 +130,9 @@ impl Replay {
             && now.since(watched.applied.1) >= self.keep
         {
             // Nodes that follow the journal have read it by now, too.
-            self.cache.trim_journal(journal, watched.applied.0).await?;
+            self.cache
+                .trim_journal(journal, Some(watched.applied.0))
+                .await?;
             watched.applied = (adopted.applied, now);
         }
         Ok(adopted.applied)
@@ -149,7 +152,12 @@ impl Replay {
         if !is_forgotten && silence < DELISTED_AFTER {
             return Ok(());
         }
-        if !self.cache.kept(journal, 0, 1).await?.is_empty() {
+        if !self
+            .cache
+            .kept(journal, 0, 1, Duration::ZERO)
+            .await?
+            .is_empty()
+        {
             return Ok(());
         }
         if !is_forgotten {

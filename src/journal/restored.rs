@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -167,7 +168,10 @@ impl Leftovers {
         let mut sums = Sums::default();
         let mut after = applied;
         loop {
-            let batches = self.cache.kept(journal, after, PAGE).await?;
+            let batches = self
+                .cache
+                .kept(journal, after, PAGE, Duration::ZERO)
+                .await?;
             let Some(last) = batches.last() else {
                 return Ok(sums.into_unapplied(journal, BatchLocation::Cache, applied));
             };
@@ -227,7 +231,7 @@ impl Leftovers {
     /// storage.
     async fn end(&self, journal: &str) -> Result<(), CacheError> {
         let last = self.cache.last_kept(journal).await?;
-        self.cache.trim_journal(journal, last).await?;
+        self.cache.trim_journal(journal, Some(last)).await?;
         self.cache.beat(journal, STOPPED).await
     }
 }

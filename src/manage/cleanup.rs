@@ -9,7 +9,7 @@ use super::orphans::Orphans;
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, PAGE, nodes};
 use crate::base::clock;
-use crate::cache::{Cache, CacheLeftover, Notice, RowKey, Write};
+use crate::cache::{Cache, CacheLeftover, Notice, RowKey, Rows, Write};
 use crate::config::{Config, Mode};
 use crate::storage::{Storage, StoredTorrent, TorrentRemoval, Wipe};
 use crate::sync::edit::Editor;
@@ -84,7 +84,8 @@ pub async fn run(arguments: &Cleanup, site: &Site, printer: &mut Printer) -> Res
 async fn expired_before(config: &Config, cache: &dyn Cache) -> Result<i64> {
     let tracker = &config.tracker;
     let keep = u64::from(tracker.tombstone_ttl).max(KEEP_MIN) + u64::from(tracker.peer_ttl);
-    let now = clock::wall().min(cache.time().await?);
+    let wall = clock::wall();
+    let now = cache.time().await?.map_or(wall, |time| wall.min(time));
     Ok(now.saturating_sub_unsigned(keep))
 }
 
@@ -134,13 +135,13 @@ impl Cleaner<'_> {
             match leftover {
                 CacheLeftover::Row(RowKey::User(id)) => {
                     if let Some(row) = self.storage.user(*id).await? {
-                        cache.put_users(&[row], Write::Edit).await?;
+                        cache.put(Rows::Users(&[row]), Write::Edit).await?;
                         cache.publish(&[Notice::User(*id)]).await?;
                     }
                 }
                 CacheLeftover::Row(RowKey::Torrent(info_hash)) => {
                     if let Some(row) = self.storage.torrent(*info_hash).await? {
-                        cache.put_torrents(&[row], Write::Edit).await?;
+                        cache.put(Rows::Torrents(&[row]), Write::Edit).await?;
                         cache.publish(&[Notice::Torrent(*info_hash)]).await?;
                     }
                 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::print::{self, Column, Printer, Row, left};
 use super::{ExitStatus, open, report_problems};
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::storage::{StorageError, migrate};
 
 #[derive(Serialize)]
@@ -15,11 +15,16 @@ struct MigrationRow {
     applied: bool,
 }
 
-pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(
+    status: bool,
+    config: &Config,
+    drivers: &Drivers,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     let named = |error| open::named(error, open::name_of(config));
     if status {
         let migrations = if open::database_exists(config) {
-            let storage = open::bare_storage(config)?;
+            let storage = open::bare_storage(config, drivers)?;
             storage.migrations().await.map_err(named)?
         } else {
             migrate::status(migrate::SQLITE, &[])?
@@ -31,13 +36,17 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
                 applied: migration.applied,
             })
             .collect();
-        rows.extend(drift(&rows, config, printer).await.map_err(named)?);
+        rows.extend(
+            drift(&rows, config, drivers, printer)
+                .await
+                .map_err(named)?,
+        );
         let mut list = printer.list()?;
         list.page(&rows)?;
         list.end()?;
         return Ok(ExitStatus::of(rows.iter().all(|row| row.applied)));
     }
-    let storage = open::bare_storage(config)?;
+    let storage = open::bare_storage(config, drivers)?;
     let applied = storage.migrate().await.map_err(named)?;
     if printer.is_json() {
         printer.document(&json!({ "applied": applied }))?;
@@ -52,8 +61,8 @@ pub async fn run(status: bool, config: &Config, printer: &mut Printer) -> Result
 }
 
 /// Prints the SQL of all migrations of the schema. Each is recorded in `mika_migrations`, by its name.
-pub fn show(config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
-    let storage = open::bare_storage(config)?;
+pub fn show(config: &Config, drivers: &Drivers, printer: &mut Printer) -> Result<ExitStatus> {
+    let storage = open::bare_storage(config, drivers)?;
     for (name, sql) in storage.migration_texts() {
         printer.line(format_args!("-- {name}"))?;
         for line in sql.trim_end().lines() {
@@ -68,13 +77,14 @@ pub fn show(config: &Config, printer: &mut Printer) -> Result<ExitStatus> {
 async fn drift(
     rows: &[MigrationRow],
     config: &Config,
+    drivers: &Drivers,
     printer: &mut Printer,
 ) -> Result<Option<MigrationRow>, StorageError> {
     let is_all_applied = rows.iter().all(|row| row.applied);
     if !is_all_applied || !open::database_exists(config) {
         return Ok(None);
     }
-    let Ok(storage) = open::bare_storage(config) else {
+    let Ok(storage) = open::bare_storage(config, drivers) else {
         return Ok(None);
     };
     Ok(Some(MigrationRow {

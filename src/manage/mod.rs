@@ -36,7 +36,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, ConfigSource};
+use crate::config::{self, Config, ConfigError, ConfigSource, Drivers, UnknownDriver};
 use crate::storage::{BadRow, Finding, Severity, Wipe};
 use crate::sync::edit::EditError;
 use open::Site;
@@ -212,7 +212,7 @@ Examples:
 }
 
 /// Runs the tool with the arguments of the process, its name first.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
+pub fn run(arguments: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> ExitStatus {
     // One dash is accepted, as by the daemon.
     let arguments = arguments.into_iter().map(|argument| {
         if argument == "-config" {
@@ -232,7 +232,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
         }
     };
     let mut printer = Printer::new(cli.json);
-    let status = start(cli, &mut printer).and_then(|status| {
+    let status = start(cli, drivers, &mut printer).and_then(|status| {
         printer.finish()?;
         Ok(status)
     });
@@ -246,13 +246,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
     })
 }
 
-fn start(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
+fn start(cli: Cli, drivers: &Drivers, printer: &mut Printer) -> Result<ExitStatus> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime can't start")?
         .block_on(async {
-            let result = dispatch(cli, printer).await;
+            let result = dispatch(cli, drivers, printer).await;
             close_connections().await;
             result
         })
@@ -273,37 +273,43 @@ async fn close_connections() {
     }
 }
 
-async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
+async fn dispatch(cli: Cli, drivers: &Drivers, printer: &mut Printer) -> Result<ExitStatus> {
     let path = cli.config.as_deref();
     match cli.command {
-        Command::Users(command) => users::run(command, &site(path, printer).await?, printer).await,
+        Command::Users(command) => users::run(command, &site(path, drivers, printer).await?, printer).await,
         Command::Torrents(command) => {
-            torrents::run(command, &site(path, printer).await?, printer).await
+            torrents::run(command, &site(path, drivers, printer).await?, printer).await
         }
         Command::Whitelist(command) => {
-            whitelist::run(command, &site(path, printer).await?, printer).await
+            whitelist::run(command, &site(path, drivers, printer).await?, printer).await
         }
         Command::Cleanup(arguments) => {
-            cleanup::run(&arguments, &site(path, printer).await?, printer).await
+            cleanup::run(&arguments, &site(path, drivers, printer).await?, printer).await
         }
         Command::Wipetorstats(arguments) => {
-            let site = site(path, printer).await?;
+            let site = site(path, drivers, printer).await?;
             wipe::run(Wipe::Torrents, &arguments, &site, printer).await
         }
         Command::Wipeuserstats(arguments) => {
-            let site = site(path, printer).await?;
+            let site = site(path, drivers, printer).await?;
             wipe::run(Wipe::Users, &arguments, &site, printer).await
         }
-        Command::Warmup(arguments) => warmup::run(&arguments, load(path, printer)?, printer).await,
-        Command::Schema(command) => schema::run(command, load(path, printer)?, printer).await,
-        Command::Migrate { print: true, .. } => migrate::show(&load(path, printer)?, printer),
+        Command::Warmup(arguments) => {
+            warmup::run(&arguments, load(path, printer)?, drivers, printer).await
+        }
+        Command::Schema(command) => {
+            schema::run(command, load(path, printer)?, drivers, printer).await
+        }
+        Command::Migrate { print: true, .. } => {
+            migrate::show(&load(path, printer)?, drivers, printer)
+        }
         Command::Migrate { status, .. } => {
-            migrate::run(status, &load(path, printer)?, printer).await
+            migrate::run(status, &load(path, printer)?, drivers, printer).await
         }
         Command::Restored(arguments) => {
-            restored::run(&arguments, load(path, printer)?, printer).await
+            restored::run(&arguments, load(path, printer)?, drivers, printer).await
         }
-        Command::Check => check::run(config::load(path), printer).await,
+        Command::Check => check::run(config::load(path), drivers, printer).await,
         Command::Genkey(arguments) => genkey::run(&arguments, &load(path, printer)?, printer),
         Command::Stats(place) => stats::run(&place, &load(path, printer)?, printer).await,
         Command::Top(arguments) => top::run(&arguments, &load(path, printer)?).await,
@@ -312,8 +318,8 @@ async fn dispatch(cli: Cli, printer: &mut Printer) -> Result<ExitStatus> {
     }
 }
 
-async fn site(path: Option<&Path>, printer: &mut Printer) -> Result<Site> {
-    Site::open(load(path, printer)?, printer).await
+async fn site(path: Option<&Path>, drivers: &Drivers, printer: &mut Printer) -> Result<Site> {
+    Site::open(load(path, printer)?, drivers, printer).await
 }
 
 /// The named config, `./config.json`, or the built-in defaults. Those are seldom meant if the package
@@ -336,6 +342,7 @@ fn status_of(error: &Error) -> ExitStatus {
     if error.downcast_ref().is_some_and(is_broken_pipe) {
         ExitStatus::Success
     } else if error.is::<ConfigError>()
+        || error.is::<UnknownDriver>()
         || error.is::<UsageError>()
         || error.is::<Unreachable>()
         || error.downcast_ref().is_some_and(invalid)

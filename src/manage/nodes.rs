@@ -101,7 +101,7 @@ async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
 async fn holds(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<Option<String>> {
     let applied = storage.last_applied(journal).await?;
     let last = cache.last_kept(journal).await?;
-    let is_kept = !cache.kept(journal, 0, 1).await?.is_empty();
+    let is_kept = !cache.kept(journal, 0, 1, Duration::ZERO).await?.is_empty();
     Ok((is_kept || last > applied).then(|| {
         format!("the cache has batches of {journal} up to {last}, and storage up to {applied}")
     }))

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Error, Result};
 
-use super::UsageError;
 use super::print::Printer;
-use crate::cache::{self, Cache, owner};
-use crate::config::Config;
-use crate::storage::{self, Storage, StorageConfig, StorageDrivers, migrate};
+use crate::cache::{Cache, owner};
+use crate::config::{Config, Drivers};
+use crate::storage::{self, Storage, migrate};
 use crate::sync::edit::Editor;
 
 /// Config, storage and cache, for most commands.
@@ -21,31 +20,17 @@ pub struct Site {
 }
 
 /// The storage of the config, whether or not it has its tables.
-pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
-    let drivers = StorageDrivers::built_in();
-    let name = &config.storage.driver;
-    let open = drivers.get(name).ok_or_else(|| {
-        UsageError(format!(
-            "storage.driver: there is no driver {name:?}; there are: {}",
-            drivers.names().join(", ")
-        ))
-    })?;
-    let storage = &config.storage;
-    let place = StorageConfig::of(&storage.url, &storage.schema, &storage.statements);
-    open(&place).with_context(|| name_of(config))
+pub fn bare_storage(config: &Config, drivers: &Drivers) -> Result<Arc<dyn Storage>> {
+    drivers.check(config)?;
+    let storage = drivers.open_storage(config);
+    storage.with_context(|| name_of(config))
 }
 
 /// The cache of the config; none with the memory driver.
-pub fn cache(config: &Config) -> Result<Option<Arc<dyn Cache>>> {
-    let drivers = cache::CacheDrivers::built_in();
-    let name = &config.cache.driver;
-    let open = drivers.get(name).ok_or_else(|| {
-        UsageError(format!(
-            "cache.driver: there is no driver {name:?}; there are: {}",
-            drivers.names().join(", ")
-        ))
-    })?;
-    open(&config.cache.url).with_context(|| cache_name(config))
+pub fn cache(config: &Config, drivers: &Drivers) -> Result<Option<Arc<dyn Cache>>> {
+    drivers.check(config)?;
+    let cache = drivers.open_cache(config);
+    cache.with_context(|| cache_name(config))
 }
 
 /// Whether the database exists; assumed for a server. Opening would create an embedded one.
@@ -75,9 +60,9 @@ pub fn named(error: impl std::error::Error + Send + Sync + 'static, name: String
 
 impl Site {
     /// Opens the storage of the config with all its tables, and the cache.
-    pub async fn open(config: Config, printer: &mut Printer) -> Result<Self> {
-        let storage = bare_storage(&config)?;
-        let cache = cache(&config)?;
+    pub async fn open(config: Config, drivers: &Drivers, printer: &mut Printer) -> Result<Self> {
+        let storage = bare_storage(&config, drivers)?;
+        let cache = cache(&config, drivers)?;
         let applied = migrate::prepare(&*storage).await;
         let applied = applied.map_err(|error| named(error, name_of(&config)))?;
         if !applied.is_empty() {

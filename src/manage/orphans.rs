@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::PAGE;
 use super::print::Printer;
 use crate::base::ids::{InfoHash, Passkey, UserId};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheKey, KeySet};
 use crate::storage::Storage;
 use crate::sync::load::{stored_torrents, stored_users};
 
@@ -51,9 +51,13 @@ impl Orphans {
         }
         let mut cursor = Some(0);
         while let Some(at) = cursor {
-            let scan = cache.passkeys(at).await?;
+            let scan = cache.keys(KeySet::Passkeys, at).await?;
             cursor = scan.next;
-            self.passkeys.extend(scan.rows);
+            for key in scan.rows {
+                if let CacheKey::Passkey(passkey, Some(user)) = key {
+                    self.passkeys.insert(passkey, user);
+                }
+            }
         }
         let mut cursor = Some(0);
         while let Some(at) = cursor {
@@ -100,14 +104,14 @@ impl Orphans {
 
     /// Removes all of them from the cache.
     pub async fn remove(self, cache: &dyn Cache) -> Result<()> {
-        let users: Vec<UserId> = self.users.into_iter().collect();
-        let passkeys: Vec<Passkey> = self.passkeys.into_keys().collect();
-        let torrents: Vec<InfoHash> = self.torrents.into_iter().collect();
-        let swarms: Vec<InfoHash> = self.swarms.into_iter().collect();
-        cache.remove_users(&users).await?;
-        cache.remove_passkeys(&passkeys, None).await?;
-        cache.remove_torrents(&torrents).await?;
-        cache.remove_swarms(&swarms).await?;
+        let users = self.users.into_iter().map(CacheKey::User);
+        let passkeys = self.passkeys.into_keys();
+        let passkeys = passkeys.map(|passkey| CacheKey::Passkey(passkey, None));
+        let torrents = self.torrents.into_iter().map(CacheKey::Torrent);
+        let swarms = self.swarms.into_iter().map(CacheKey::Swarm);
+        let all = users.chain(passkeys).chain(torrents).chain(swarms);
+        let all: Vec<CacheKey> = all.collect();
+        cache.remove(&all).await?;
         Ok(())
     }
 }

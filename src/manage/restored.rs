@@ -16,7 +16,7 @@ use super::open::{self, Site};
 use super::print::{self, Column, Printer, Row, left, right};
 use super::{ExitStatus, UsageError, report_problems};
 use crate::cache::{Cache, owner};
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::journal::{AdoptedJournal, Leftovers, UnappliedBatches};
 use crate::storage::{Claim, CreditRules};
 use crate::sync::Mirror;
@@ -48,9 +48,10 @@ struct Renewed {
 pub async fn run(
     arguments: &Restored,
     config: Config,
+    drivers: &Drivers,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
-    let site = Site::open(config, printer).await?;
+    let site = Site::open(config, drivers, printer).await?;
     if arguments.new_identity {
         return renew_identity(&site, printer).await;
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, UsageError, open};
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::storage::{self, Severity, StorageDrivers};
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +41,7 @@ struct SchemaRow {
 pub async fn run(
     command: SchemaCommand,
     config: Config,
+    drivers: &Drivers,
     printer: &mut Printer,
 ) -> Result<ExitStatus> {
     match command {
@@ -50,7 +51,7 @@ pub async fn run(
             driver.as_deref().unwrap_or(&config.storage.driver),
             printer,
         ),
-        SchemaCommand::Test { file } => test(file, config, printer).await,
+        SchemaCommand::Test { file } => test(file, config, drivers, printer).await,
     }
 }
 
@@ -85,7 +86,12 @@ fn show(name: &str, driver: &str, printer: &mut Printer) -> Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-async fn test(file: PathBuf, mut config: Config, printer: &mut Printer) -> Result<ExitStatus> {
+async fn test(
+    file: PathBuf,
+    mut config: Config,
+    drivers: &Drivers,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     // A name without a folder would be that of a schema of this version.
     let file = if file.components().count() == 1 {
         PathBuf::from(".").join(file)
@@ -93,7 +99,7 @@ async fn test(file: PathBuf, mut config: Config, printer: &mut Printer) -> Resul
         file
     };
     config.storage.schema = file.display().to_string();
-    let storage = open::bare_storage(&config)?;
+    let storage = open::bare_storage(&config, drivers)?;
     let findings = storage.check_schema().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&config)))?;
     for finding in &findings {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::open::{self, Site};
 use super::print::Printer;
 use super::{ExitStatus, Unreachable, UsageError, report_bad};
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::registry::BadRow;
 use crate::storage::StorageError;
 use crate::sync::warmup::{
@@ -71,16 +71,23 @@ struct Reporter<'a> {
     write_error: Option<io::Error>,
 }
 
-pub async fn run(arguments: &Warmup, config: Config, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(
+    arguments: &Warmup,
+    config: Config,
+    drivers: &Drivers,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     let (storage_name, cache_name) = (open::name_of(&config), open::cache_name(&config));
-    let Some(cache) = open::cache(&config)? else {
+    let Some(cache) = open::cache(&config, drivers)? else {
         let driver = &config.cache.driver;
         return Err(UsageError(format!(
             "there is nothing to warm up: with cache.driver {driver:?} each node loads storage itself when it starts"
         ))
         .into());
     };
-    let site = Site::open(config, printer).await.map_err(explain_storage)?;
+    let site = Site::open(config, drivers, printer)
+        .await
+        .map_err(explain_storage)?;
     let options = WarmupOptions {
         parts: parts(&arguments.only),
         dry_run: arguments.dry_run,

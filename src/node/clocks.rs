@@ -247,9 +247,8 @@ impl Clocks {
             };
             let time = Answer::of(async {
                 match cache.time().await {
-                    Ok(time) => Ok(Some(time)),
                     Err(CacheError::Broken(_)) => Ok(None),
-                    Err(error) => Err(error),
+                    time => time,
                 }
             });
             let time = time.await;

@@ -24,18 +24,16 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::base::clock::Clock;
-use crate::base::suggest::nearest;
-use crate::cache;
-use crate::config::{Config, Loaded, TlsFiles};
+use crate::config::{Config, Drivers, Loaded, TlsFiles};
 use crate::journal;
 use crate::net::tls::Certificate;
 use crate::registry::Registry;
-use crate::storage::{self, Storage};
+use crate::storage::Storage;
 use crate::sync::Replica;
 use crate::telemetry::events::Events;
 use crate::telemetry::log;
@@ -58,13 +56,6 @@ pub struct Options {
     pub procs: usize,
     /// Fail at once if cache or storage can't be reached, instead of waiting for them.
     pub no_wait: bool,
-}
-
-/// The drivers that a config may name.
-#[derive(Clone)]
-pub struct Drivers {
-    pub cache: cache::CacheDrivers,
-    pub storage: storage::StorageDrivers,
 }
 
 /// The parts of a running node.
@@ -107,14 +98,9 @@ struct Signals {
 ///
 /// # Errors
 /// Names the key that is wrong, and why.
-pub fn check(options: &Options) -> Result<()> {
-    check_with(options, &Drivers::built_in())
-}
-
-/// [`check`] with drivers of your own.
-pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
+pub fn check(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
-    check_drivers(config, drivers)?;
+    drivers.check(config)?;
     Certificates::load(config)?;
     log::check(&config.log.file)?;
     Ok(())
@@ -124,12 +110,7 @@ pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
 ///
 /// # Errors
 /// What keeps it from starting, or what could not be saved at the end.
-pub fn run(options: Options) -> Result<()> {
-    run_with(options, &Drivers::built_in())
-}
-
-/// [`run`] with drivers of your own.
-pub fn run_with(options: Options, drivers: &Drivers) -> Result<()> {
+pub fn run(options: Options, drivers: &Drivers) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -188,34 +169,6 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
         );
     }
     served
-}
-
-fn check_drivers(config: &Config, drivers: &Drivers) -> Result<()> {
-    let storage = &config.storage.driver;
-    if drivers.storage.get(storage).is_none() {
-        return Err(unknown_driver(
-            "storage.driver",
-            storage,
-            &drivers.storage.names(),
-        ));
-    }
-    let cache = &config.cache.driver;
-    if drivers.cache.get(cache).is_none() {
-        return Err(unknown_driver(
-            "cache.driver",
-            cache,
-            &drivers.cache.names(),
-        ));
-    }
-    Ok(())
-}
-
-fn unknown_driver(key: &str, name: &str, known: &[&str]) -> anyhow::Error {
-    let hint = match nearest(name, known.iter().copied()) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => format!("there are: {}", known.join(", ")),
-    };
-    anyhow!("{key}: there is no driver {name:?}; {hint}")
 }
 
 /// Resolves when the channel has `true`, or its sender is gone.
@@ -292,18 +245,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-// === impl Drivers ===
-
-impl Drivers {
-    /// The drivers of this crate.
-    pub fn built_in() -> Self {
-        Self {
-            cache: cache::CacheDrivers::built_in(),
-            storage: storage::StorageDrivers::built_in(),
         }
     }
 }

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use crate::api::Api;
 use crate::cache::Cache;
-use crate::config::{self, Config, Loaded, SettingChange};
+use crate::config::{self, Config, Drivers, Loaded, SettingChange};
 use crate::node::serve::ListenerSettings;
-use crate::node::{Certificates, Drivers, Node, Options, api, check_drivers, settings};
+use crate::node::{Certificates, Node, Options, api, settings};
 use crate::sync::load::{self, LoadPass};
 use crate::telemetry::log;
 use crate::telemetry::notify;
@@ -62,7 +62,7 @@ impl Reloader {
             old.mode == new.mode,
             "mode has changed: that needs a restart"
         );
-        check_drivers(new, &self.drivers)?;
+        self.drivers.check(new)?;
         // The listener stays where it is until the next start, whatever the new config has for it.
         ensure!(
             !(new.api.is_open() && self.started_with.api.is_reachable()),

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
+use crate::config::Drivers;
 use crate::journal::Remaining;
 use crate::node::api::ApiListener;
 use crate::node::core::{Core, Ended};
@@ -15,7 +16,7 @@ use crate::node::reload::Reloader;
 use crate::node::serve::Workers;
 use crate::node::sockets::Sockets;
 use crate::node::start::Ready;
-use crate::node::{Certificates, Drivers, Options, Signals, upkeep, watchdog};
+use crate::node::{Certificates, Options, Signals, upkeep, watchdog};
 use crate::telemetry::{log, notify};
 
 /// A node that serves.

@@ -9,7 +9,6 @@ use crate::listen::http::HttpSettings;
 use crate::listen::udp::UdpSettings;
 use crate::net::host::files;
 use crate::registry::Registry;
-use crate::storage::StorageConfig;
 use crate::wire::forwarded::ForwardedHeader;
 
 pub(super) fn journal(config: &Config) -> journal::JournalSettings {
@@ -20,12 +19,6 @@ pub(super) fn journal(config: &Config) -> journal::JournalSettings {
         memory_max: config.journal.max_pending as usize,
         keep: seconds(config.journal.keep),
     }
-}
-
-/// Where storage is, and which schema its tables have.
-pub(super) fn storage(config: &Config) -> StorageConfig {
-    let storage = &config.storage;
-    StorageConfig::of(&storage.url, &storage.schema, &storage.statements)
 }
 
 pub(super) fn udp(config: &Config) -> UdpSettings {

@@ -10,12 +10,12 @@ use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
 use crate::cache::{Cache, CacheError, owner};
 use crate::change::journals::node_of;
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::journal::{self, Journal, JournalError, JournalParts};
 use crate::node::clocks::Clocks;
 use crate::node::shared::{self, CacheTasks, NodeProcess};
 use crate::node::torrents::TorrentUpdater;
-use crate::node::{Drivers, Node, load, settings};
+use crate::node::{Node, load, settings};
 use crate::registry::Registry;
 use crate::storage::{self, Claim, Severity, Storage, StorageError, migrate};
 use crate::sync::load::{LoadPass, from_storage};
@@ -59,13 +59,10 @@ enum StartError {
 
 /// Opens the drivers; none of them needs its server for that.
 pub(super) fn open(config: &Config, drivers: &Drivers) -> Result<Stores> {
-    let open_storage = drivers.storage.get(&config.storage.driver);
-    let open_cache = drivers.cache.get(&config.cache.driver);
-    let (Some(open_storage), Some(open_cache)) = (open_storage, open_cache) else {
-        return Err(anyhow!("the drivers were not checked"));
-    };
-    let storage = open_storage(&settings::storage(config)).with_context(|| storage_name(config))?;
-    let cache = open_cache(&config.cache.url).with_context(|| cache_name(config))?;
+    let storage = drivers.open_storage(config);
+    let storage = storage.with_context(|| storage_name(config))?;
+    let cache = drivers.open_cache(config);
+    let cache = cache.with_context(|| cache_name(config))?;
     Ok((storage, cache))
 }
 

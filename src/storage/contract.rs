@@ -1,6 +1,6 @@
 //! What every storage driver has to do, as tests (feature `contract`).
 //!
-//! [`run`] does all of them, each on a storage of its own that `open` makes: new, empty, and
+//! [`run`] and [`run_without`] do them, each on a storage of its own that `open` makes: new, empty, and
 //! without tables. A test panics where the driver is at fault.
 
 mod reports;
@@ -26,45 +26,151 @@ const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
 const NOW: i64 = 1_800_000_000;
 const NODE: &str = "node-a";
 
+/// What a driver may leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Optional {
+    /// [`Storage::migrate`] has something to do, and nothing works before it.
+    Migrations,
+    /// [`Storage::has_feed`].
+    Feed,
+    /// Changing users and torrents.
+    Edits,
+    /// Changing the whitelist.
+    Whitelist,
+    /// Lists of users, of torrents and of a user's torrents.
+    Lists,
+    /// [`Storage::with_records`] leaves out those without.
+    WithRecords,
+    /// Forgetting journals and peers, and when peers announced last.
+    Upkeep,
+    /// Wiping totals, and finding and fixing impossible ones.
+    Totals,
+    /// Registering torrents that are snatched, for public trackers.
+    Snatches,
+    /// Changing the id of a torrent.
+    NewIds,
+    /// Removing torrents.
+    Removal,
+}
+
 /// All tests, on storages that `open` makes.
 pub async fn run<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
-    run_private(&open).await;
-    a_public_snatch_registers_its_torrent(&*migrated(open().await).await).await;
-    a_torrent_takes_its_records_along_to_another_id(&*migrated(open().await).await).await;
-    torrents_are_removed_with_their_peers(&*migrated(open().await).await).await;
-    only_unused_torrents_of_strangers_give_way(&*migrated(open().await).await).await;
+    run_without(&[], open).await;
 }
 
 /// All tests but those of what a schema may leave to the site: to register torrents that are snatched, to remove
 /// torrents, and to change their ids.
 pub async fn run_private<F: Future<Output = Arc<dyn Storage>>>(open: impl Fn() -> F) {
-    migrations_are_applied_once(&*open().await).await;
-    users_are_added_changed_and_found(&*migrated(open().await).await).await;
-    torrents_are_added_changed_and_found(&*migrated(open().await).await).await;
-    clients_are_added_renamed_and_removed(&*migrated(open().await).await).await;
-    ids_and_fields_are_as_the_site_says(&*migrated(open().await).await).await;
-    lists_are_searched_and_sorted(&*migrated(open().await).await).await;
-    a_users_torrents_are_listed(&*migrated(open().await).await).await;
-    pages_of_any_size_hold_every_row_once(&*migrated(open().await).await).await;
-    torrents_with_records_are_found(&*migrated(open().await).await).await;
-    old_peers_are_read_while_they_are_active(&*migrated(open().await).await).await;
-    a_database_has_a_name_that_stays(&*migrated(open().await).await).await;
-    the_feed_tells_of_edits(&*migrated(open().await).await).await;
-    the_feed_is_read_in_portions(&*migrated(open().await).await).await;
-    base_and_credit_arrive_together(&*migrated(open().await).await).await;
-    reports::run(&open).await;
-    a_batch_counts_once(&*migrated(open().await).await).await;
-    an_older_record_leaves_a_newer_one(&*migrated(open().await).await).await;
-    a_peer_that_left_is_not_brought_back_by_its_last_announce(&*migrated(open().await).await).await;
-    a_gap_is_refused(&*migrated(open().await).await).await;
-    changes_of_one_batch_add_up(&*migrated(open().await).await).await;
-    rows_that_are_gone_are_passed_over(&*migrated(open().await).await).await;
-    totals_stop_at_the_largest_number(&*migrated(open().await).await).await;
-    changes_of_a_torrent_under_a_former_id_are_its_own(&*migrated(open().await).await).await;
-    a_torrent_is_completed_once(&*migrated(open().await).await).await;
-    old_tombstones_are_pruned(&*migrated(open().await).await).await;
-    totals_are_wiped_in_portions(&*migrated(open().await).await).await;
-    invalid_totals_are_found_and_fixed(&*migrated(open().await).await).await;
+    let missing = [Optional::Snatches, Optional::NewIds, Optional::Removal];
+    run_without(&missing, open).await;
+}
+
+/// All tests but those of what a driver leaves out. They add their rows by `add_users` and `add_torrents`, which a driver for
+/// a database that others fill may have for tests only.
+pub async fn run_without<F: Future<Output = Arc<dyn Storage>>>(
+    missing: &[Optional],
+    open: impl Fn() -> F,
+) {
+    let has = |part| !missing.contains(&part);
+    let new = async || migrated(open().await).await;
+    run_core(&open).await;
+    if has(Optional::Migrations) {
+        migrations_are_applied_once(&*open().await).await;
+    }
+    if has(Optional::Feed) {
+        the_feed_tells_of_new_rows(&*new().await).await;
+        the_feed_is_read_in_portions(&*new().await).await;
+    }
+    if has(Optional::Edits) {
+        users_are_changed(&*new().await).await;
+        torrents_are_changed(&*new().await).await;
+        totals_and_names_are_as_the_site_says(&*new().await).await;
+    }
+    if has(Optional::Whitelist) {
+        clients_are_added_renamed_and_removed(&*new().await).await;
+    }
+    if has(Optional::Feed) && has(Optional::Edits) && has(Optional::Whitelist) {
+        the_feed_tells_of_edits(&*new().await).await;
+    }
+    if has(Optional::Lists) {
+        lists_are_searched_and_sorted(&*new().await).await;
+        a_users_torrents_are_listed(&*new().await).await;
+    }
+    if has(Optional::WithRecords) {
+        only_torrents_with_records_are_found(&*new().await).await;
+    }
+    if has(Optional::Upkeep) {
+        an_ended_journal_is_forgotten(&*new().await).await;
+        the_newest_announce_is_known(&*new().await).await;
+        old_tombstones_are_pruned(&*new().await).await;
+    }
+    if has(Optional::Totals) {
+        totals_are_wiped_in_portions(&*new().await).await;
+        invalid_totals_are_found_and_fixed(&*new().await).await;
+    }
+    if has(Optional::Snatches) {
+        a_public_snatch_registers_its_torrent(&*new().await).await;
+    }
+    if has(Optional::NewIds) {
+        a_torrent_takes_its_records_along_to_another_id(&*new().await).await;
+    }
+    if has(Optional::Removal) {
+        torrents_are_removed_with_their_peers(&*new().await).await;
+    }
+    if has(Optional::Removal) && has(Optional::Snatches) {
+        only_unused_torrents_of_strangers_give_way(&*new().await).await;
+    }
+    what_is_missing_is_refused(missing, &*new().await).await;
+}
+
+/// What no driver may leave out.
+async fn run_core<F: Future<Output = Arc<dyn Storage>>>(open: &impl Fn() -> F) {
+    let new = async || migrated(open().await).await;
+    users_are_added_and_found(&*new().await).await;
+    torrents_are_added_and_found(&*new().await).await;
+    ids_are_as_the_site_says(&*new().await).await;
+    pages_of_any_size_hold_every_row_once(&*new().await).await;
+    torrents_with_records_are_found(&*new().await).await;
+    old_peers_are_read_while_they_are_active(&*new().await).await;
+    a_database_has_a_name_that_stays(&*new().await).await;
+    base_and_credit_arrive_together(&*new().await).await;
+    reports::run(open).await;
+    a_batch_counts_once(&*new().await).await;
+    an_older_record_leaves_a_newer_one(&*new().await).await;
+    a_peer_that_left_is_not_brought_back_by_its_last_announce(&*new().await).await;
+    a_gap_is_refused(&*new().await).await;
+    changes_of_one_batch_add_up(&*new().await).await;
+    rows_that_are_gone_are_passed_over(&*new().await).await;
+    totals_stop_at_the_largest_number(&*new().await).await;
+    changes_of_a_torrent_under_a_former_id_are_its_own(&*new().await).await;
+    a_torrent_is_completed_once(&*new().await).await;
+}
+
+/// A driver says so, and does not pretend.
+async fn what_is_missing_is_refused(missing: &[Optional], storage: &dyn Storage) {
+    let lists = Find {
+        text: None,
+        enabled: None,
+        sort: UserKey::Id,
+        descending: false,
+        offset: 0,
+        limit: 1,
+    };
+    for part in missing {
+        let answer = match part {
+            Optional::Edits => storage.update_user(UserId(1), &UserPatch::default()).await,
+            Optional::Whitelist => storage.add_clients(&[client("-TR", "A")]).await,
+            Optional::Lists => storage.find_users(&lists).await.map(drop),
+            Optional::Totals => storage.wipe(Wipe::Users, None, 1).await.map(drop),
+            Optional::Feed => {
+                assert!(!storage.has_feed(), "it has no feed");
+                continue;
+            }
+            _ => continue,
+        };
+        let is_refused = matches!(answer, Err(StorageError::Unsupported(_)));
+        assert!(is_refused, "{part:?}: {answer:?}");
+    }
 }
 
 async fn migrations_are_applied_once(storage: &dyn Storage) {
@@ -98,7 +204,7 @@ async fn migrations_are_applied_once(storage: &dyn Storage) {
     assert_eq!(storage.check().await.unwrap(), []);
 }
 
-async fn users_are_added_changed_and_found(storage: &dyn Storage) {
+async fn users_are_added_and_found(storage: &dyn Storage) {
     let id = storage.add_user(&new_user(1)).await.unwrap();
     let same = NewUser {
         username: "somebody else".into(),
@@ -117,7 +223,13 @@ async fn users_are_added_changed_and_found(storage: &dyn Storage) {
     assert!(stored.user.enabled && stored.user.can_leech);
     assert_eq!(storage.users_named("user 1").await.unwrap(), [stored]);
     assert_eq!(storage.users_named("nobody").await.unwrap(), []);
+    let unknown = UserId(other.0 + 1000);
+    assert_eq!(storage.user(unknown).await.unwrap(), None);
+}
 
+async fn users_are_changed(storage: &dyn Storage) {
+    let (id, _) = add_pair(storage, 1).await;
+    let (other, _) = add_pair(storage, 2).await;
     let patch = UserPatch {
         enabled: Some(false),
         ..UserPatch::default()
@@ -139,10 +251,9 @@ async fn users_are_added_changed_and_found(storage: &dyn Storage) {
         storage.update_user(unknown, &patch).await,
         Err(StorageError::NotFound(_))
     ));
-    assert_eq!(storage.user(unknown).await.unwrap(), None);
 }
 
-async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
+async fn torrents_are_added_and_found(storage: &dyn Storage) {
     let hybrid = NewTorrent {
         info_hash_v2: Some(InfoHash([99; 20])),
         ..new_torrent(1)
@@ -165,7 +276,10 @@ async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
         assert_eq!(stored.torrent.multi_up, Permille::ONE);
     }
     assert_eq!(storage.torrent(InfoHash([77; 20])).await.unwrap(), None);
+}
 
+async fn torrents_are_changed(storage: &dyn Storage) {
+    let (_, first) = add_pair(storage, 1).await;
     let patch = TorrentPatch {
         id: None,
         enabled: Some(false),
@@ -197,7 +311,7 @@ async fn torrents_are_added_changed_and_found(storage: &dyn Storage) {
     assert!(matches!(missing, Err(StorageError::NotFound(_))));
 }
 
-async fn ids_and_fields_are_as_the_site_says(storage: &dyn Storage) {
+async fn ids_are_as_the_site_says(storage: &dyn Storage) {
     let of_site = NewUser {
         id: Some(UserId(4711)),
         can_leech: false,
@@ -214,25 +328,6 @@ async fn ids_and_fields_are_as_the_site_says(storage: &dyn Storage) {
         matches!(refused, Err(StorageError::Duplicate(_))),
         "{refused:?}"
     );
-    let patch = UserPatch {
-        username: Some("renamed".into()),
-        uploaded: Some(1000),
-        ..UserPatch::default()
-    };
-    storage.update_user(UserId(4711), &patch).await.unwrap();
-    let patch = UserPatch {
-        downloaded: Some(u64::MAX),
-        ..UserPatch::default()
-    };
-    storage.update_user(UserId(4711), &patch).await.unwrap();
-    let stored = user(storage, UserId(4711)).await;
-    assert_eq!(stored.user.username, "renamed");
-    assert_eq!(
-        (stored.totals.uploaded, stored.totals.downloaded),
-        (1000, TOTAL_MAX)
-    );
-    assert!(stored.user.enabled && !stored.user.can_leech);
-
     let with_id = |id, byte| NewTorrent {
         id: Some(TorrentId(id)),
         ..new_torrent(byte)
@@ -240,14 +335,34 @@ async fn ids_and_fields_are_as_the_site_says(storage: &dyn Storage) {
     let torrents = [with_id(815, 1), with_id(815, 2)];
     let ids = storage.add_torrents(&torrents).await.unwrap();
     assert_eq!(ids, [Ok(Some(TorrentId(815))), Ok(None)]);
+}
+
+async fn totals_and_names_are_as_the_site_says(storage: &dyn Storage) {
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let patch = UserPatch {
+        username: Some("renamed".into()),
+        uploaded: Some(1000),
+        ..UserPatch::default()
+    };
+    storage.update_user(id, &patch).await.unwrap();
+    let patch = UserPatch {
+        downloaded: Some(u64::MAX),
+        ..UserPatch::default()
+    };
+    storage.update_user(id, &patch).await.unwrap();
+    let stored = user(storage, id).await;
+    assert_eq!(stored.user.username, "renamed");
+    assert_eq!(
+        (stored.totals.uploaded, stored.totals.downloaded),
+        (1000, TOTAL_MAX)
+    );
+    assert!(stored.user.enabled && stored.user.can_leech);
+
     let patch = TorrentPatch {
         name: Some("renamed".into()),
         ..TorrentPatch::default()
     };
-    storage
-        .update_torrent(TorrentId(815), &patch)
-        .await
-        .unwrap();
+    storage.update_torrent(torrent_id, &patch).await.unwrap();
     assert_eq!(torrent(storage, 1).await.name, "renamed");
 }
 
@@ -384,6 +499,22 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
 }
 
 async fn torrents_with_records_are_found(storage: &dyn Storage) {
+    let torrents = add_three_one_used(storage).await;
+    let found = storage.with_records(&torrents).await.unwrap();
+    assert!(found.contains(&torrents[1]), "{found:?}");
+    assert_eq!(storage.with_records(&[]).await.unwrap(), []);
+    let (histories, peers) = storage.records_of(torrents[1]).await.unwrap();
+    assert_eq!((histories.len(), peers.len()), (1, 1));
+}
+
+async fn only_torrents_with_records_are_found(storage: &dyn Storage) {
+    let torrents = add_three_one_used(storage).await;
+    let found = storage.with_records(&torrents).await.unwrap();
+    assert_eq!(found, torrents[1..2]);
+}
+
+/// Adds three torrents, of which the second has a peer.
+async fn add_three_one_used(storage: &dyn Storage) -> Vec<TorrentId> {
     let mut torrents = Vec::new();
     for number in 1..=3 {
         let (user, torrent) = add_pair(storage, number).await;
@@ -393,13 +524,7 @@ async fn torrents_with_records_are_found(storage: &dyn Storage) {
             apply(storage, 1, vec![Change::from(change)]).await;
         }
     }
-    assert_eq!(
-        storage.with_records(&torrents).await.unwrap(),
-        torrents[1..2]
-    );
-    assert_eq!(storage.with_records(&[]).await.unwrap(), []);
-    let (histories, peers) = storage.records_of(torrents[1]).await.unwrap();
-    assert_eq!((histories.len(), peers.len()), (1, 1));
+    torrents
 }
 
 async fn old_peers_are_read_while_they_are_active(storage: &dyn Storage) {
@@ -429,20 +554,31 @@ async fn a_database_has_a_name_that_stays(storage: &dyn Storage) {
     }
 }
 
-async fn the_feed_tells_of_edits(storage: &dyn Storage) {
+async fn the_feed_tells_of_new_rows(storage: &dyn Storage) {
+    assert!(storage.has_feed());
     let start = storage.feed_position().await.unwrap();
     let (changes, same) = feed(storage, start).await;
     assert_eq!((changes, same), (vec![], start));
 
     let (id, torrent_id) = add_pair(storage, 1).await;
-    storage.add_clients(&[client("-TR", "A")]).await.unwrap();
     let (changes, position) = feed(storage, start).await;
-    assert_eq!(changes.len(), 3);
+    assert_eq!(changes.len(), 2);
     assert!(changes.contains(&RowChange::User(user(storage, id).await)));
     assert!(changes.contains(&RowChange::Torrent(torrent(storage, 1).await)));
-    let list = vec![client("-TR", "A")];
-    assert!(changes.contains(&RowChange::Whitelist(list)));
     assert_eq!(position, storage.feed_position().await.unwrap());
+
+    // Credit and counters are no changes of the registry.
+    apply(storage, 1, vec![Change::from(change(id, torrent_id, 1, 5))]).await;
+    assert_eq!(feed(storage, position).await, (vec![], position));
+}
+
+async fn the_feed_tells_of_edits(storage: &dyn Storage) {
+    let (_, torrent_id) = add_pair(storage, 1).await;
+    let start = storage.feed_position().await.unwrap();
+    storage.add_clients(&[client("-TR", "A")]).await.unwrap();
+    let (changes, position) = feed(storage, start).await;
+    let list = vec![client("-TR", "A")];
+    assert_eq!(changes, [RowChange::Whitelist(list)]);
 
     // Several edits of one row are one change, to what the row is now.
     for enabled in [false, true, false] {
@@ -452,15 +588,11 @@ async fn the_feed_tells_of_edits(storage: &dyn Storage) {
         };
         storage.update_torrent(torrent_id, &patch).await.unwrap();
     }
-    let (changes, position) = feed(storage, position).await;
+    let (changes, _) = feed(storage, position).await;
     let [RowChange::Torrent(only)] = &changes[..] else {
         panic!("one change expected: {changes:?}");
     };
     assert!(!only.torrent.enabled);
-
-    // Credit and counters are no changes of the registry.
-    apply(storage, 1, vec![Change::from(change(id, torrent_id, 1, 5))]).await;
-    assert_eq!(feed(storage, position).await, (vec![], position));
 }
 
 async fn the_feed_is_read_in_portions(storage: &dyn Storage) {
@@ -572,7 +704,12 @@ async fn a_batch_counts_once(storage: &dyn Storage) {
         .unwrap();
     assert_eq!(user(storage, id).await.totals.uploaded, 80);
     assert_eq!(storage.journals().await.unwrap(), [(NODE.into(), 4)]);
+}
 
+async fn an_ended_journal_is_forgotten(storage: &dyn Storage) {
+    for number in 1..=4 {
+        apply(storage, number, Vec::new()).await;
+    }
     assert!(!storage.forget_journal(NODE, 3).await.unwrap());
     assert!(!storage.forget_journal("another", 4).await.unwrap());
     assert_eq!(storage.last_applied(NODE).await.unwrap(), 4);
@@ -665,7 +802,6 @@ async fn a_peer_that_left_is_not_brought_back_by_its_last_announce(storage: &dyn
 }
 
 async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
-    assert_eq!(storage.newest_announce().await.unwrap(), None);
     let (id, torrent_id) = add_pair(storage, 1).await;
     let mut newer = change(id, torrent_id, 1, 10);
     newer.record.announces = 7;
@@ -680,8 +816,6 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     let record = |page: Page<super::StoredPeer>| page.rows[0].record.clone();
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, newer.record);
-    let newest = storage.newest_announce().await.unwrap();
-    assert_eq!(newest, Some(newer.record.last_announce));
     assert_eq!(user(storage, id).await.totals.uploaded, 40);
 
     // A record that began again counts its announces from 1.
@@ -706,6 +840,14 @@ async fn an_older_record_leaves_a_newer_one(storage: &dyn Storage) {
     apply(storage, 5, vec![Change::from(former)]).await;
     let found = record(storage.peers(0, None, 10).await.unwrap());
     assert_eq!(found, again.record);
+}
+
+async fn the_newest_announce_is_known(storage: &dyn Storage) {
+    assert_eq!(storage.newest_announce().await.unwrap(), None);
+    let (id, torrent_id) = add_pair(storage, 1).await;
+    let change = change(id, torrent_id, 1, 10);
+    apply(storage, 1, vec![Change::from(change)]).await;
+    assert_eq!(storage.newest_announce().await.unwrap(), Some(NOW));
 }
 
 async fn a_gap_is_refused(storage: &dyn Storage) {

@@ -157,8 +157,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Replaces the identity of the database, and returns the new one: a copy that is used beside its
     /// original needs one. No daemon may run on it. Unsupported by default.
     async fn renew_identity(&self) -> Result<String, StorageError> {
-        let problem = "this database can't be given another identity";
-        Err(StorageError::Broken(problem.into()))
+        Err(StorageError::Unsupported("another identity"))
     }
 
     /// Whether changes of the registry can be followed by [`Storage::feed`]. If not, the feed is always

@@ -13,6 +13,7 @@ mod driver;
 mod hosts;
 mod identity;
 mod info_dict;
+pub mod memory;
 pub mod migrate;
 mod mysql;
 mod passed_over;
@@ -28,6 +29,8 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use self::sql::statements::Schema;
 use crate::base::secret::Secret;
@@ -100,7 +103,7 @@ pub struct Finding {
 }
 
 /// The rules by which storage settles reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreditRules {
     /// The most bytes a second that a line is believed to carry (rule A7).
     pub max_rate: u64,

@@ -8,7 +8,9 @@ use utoipa::ToSchema;
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::change::{PeerKey, PeerRecord};
-use crate::registry::{BadRow, ClientPrefix, Permille};
+use crate::registry::{
+    BadRow, ClientPrefix, Permille, StoredTorrent, StoredUser, Torrent, User, UserTotals,
+};
 
 use super::StorageError;
 use super::values::trimmed_prefix;
@@ -239,6 +241,48 @@ impl<T> Page<T> {
 impl From<BadRow> for Unusable {
     fn from(bad: BadRow) -> Self {
         Self::Bad(bad)
+    }
+}
+
+// === impl NewUser and NewTorrent ===
+
+impl NewUser {
+    /// The row that is stored under an id: enabled, without totals.
+    pub fn stored(self, id: UserId) -> StoredUser {
+        StoredUser {
+            user: User {
+                id,
+                passkey: self.passkey,
+                username: self.username,
+                enabled: true,
+                can_leech: self.can_leech,
+            },
+            totals: UserTotals::default(),
+        }
+    }
+}
+
+impl NewTorrent {
+    /// The row that is stored under an id: enabled, without totals.
+    pub fn stored(self, id: TorrentId) -> StoredTorrent {
+        StoredTorrent {
+            torrent: Torrent {
+                id,
+                info_hash: self.info_hash,
+                info_hash_v2: self.info_hash_v2,
+                enabled: true,
+                reason: None,
+                multi_up: Permille::ONE,
+                multi_down: Permille::ONE,
+                snatches: 0,
+            },
+            name: self.name,
+            seeders: 0,
+            leechers: 0,
+            announces: 0,
+            uploaded: 0,
+            downloaded: 0,
+        }
     }
 }
 

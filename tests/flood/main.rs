@@ -13,7 +13,6 @@ mod honest;
 mod kept;
 mod places;
 
-use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use harness::{Mika, poll};
+use harness::{Mika, example, poll};
 use serde_json::{Value, json};
 
 /// How long each flood is, in seconds, by default.
@@ -156,10 +155,7 @@ struct Load {
 
 /// Starts the load generator, which `cargo test` has built beside the tests.
 fn load(tracker: SocketAddr, how: &[&str], seconds: u64) -> Load {
-    let own = env::current_exe().expect("the path of this test");
-    let folder = own.ancestors().nth(2).expect("target/debug or the like");
-    let program: PathBuf = folder.join("examples/load_udp");
-    let process = Command::new(&program)
+    let process = Command::new(example("load_udp"))
         .args(["--server", &tracker.to_string(), "--seed"])
         .arg(fastrand::u32(..).to_string())
         .args(how)
@@ -167,10 +163,7 @@ fn load(tracker: SocketAddr, how: &[&str], seconds: u64) -> Load {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn();
-    let process = process.unwrap_or_else(|error| {
-        let program = program.display();
-        panic!("{program}: {error}; `cargo build --example load_udp` makes it")
-    });
+    let process = process.expect("the load generator starts");
     Load { process }
 }
 

@@ -62,8 +62,23 @@ pub struct Mika {
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
     process: Option<Child>,
+    /// The program, if not this package's `mika`.
+    program: Option<PathBuf>,
     /// How many files it may open, if not as many as this process.
     files: Option<u64>,
+}
+
+/// An example, which `cargo test` does not build if it has tests of its own.
+pub fn example(name: &str) -> PathBuf {
+    let own = env::current_exe().expect("the path of this test");
+    let folder = own.ancestors().nth(2).expect("target/debug or the like");
+    let program = folder.join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{} is missing; `cargo build --example {name}` makes it",
+        program.display()
+    );
+    program
 }
 
 /// Sends a signal to a child. One that is to stop has stopped then: its threads may go on for a moment.
@@ -219,6 +234,16 @@ impl Mika {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Starts this program in place of `mika`, with the same arguments.
+    pub fn use_program(&mut self, program: PathBuf) {
+        self.program = Some(program);
+    }
+
+    fn program(&self) -> &str {
+        let other = self.program.as_deref().map(|path| path.to_str());
+        other.map_or(env!("CARGO_BIN_EXE_mika"), |path| path.expect("UTF-8"))
+    }
+
     /// Lets the daemon open no more files than that from its next start on.
     pub fn limit_files(&mut self, files: u64) {
         self.files = Some(files);
@@ -266,7 +291,7 @@ impl Mika {
             .append(true)
             .open(self.path("mika.log"))
             .expect("a log file");
-        let program = env!("CARGO_BIN_EXE_mika");
+        let program = self.program();
         let mut command = match self.files {
             None => self.command(program),
             Some(files) => {
@@ -357,7 +382,11 @@ impl Mika {
 
     /// Runs `mika-manage` with the daemon's config.
     pub fn manage(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(env!("CARGO_BIN_EXE_mika-manage"));
+        let mut command = match &self.program {
+            None => self.command(env!("CARGO_BIN_EXE_mika-manage")),
+            Some(_) => self.command(self.program()),
+        };
+        command.args(self.program.iter().map(|_| "manage"));
         command.args(["--config", "config.json"]).args(arguments);
         command
             .stdin(Stdio::null())
@@ -525,6 +554,7 @@ impl Mika {
             variables: Vec::new(),
             arguments: Vec::new(),
             process: None,
+            program: None,
             files: None,
         };
         mika.write_config();

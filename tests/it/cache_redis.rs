@@ -14,8 +14,8 @@ use mika::base::clock::Seconds;
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::base::secret::Secret;
 use mika::cache::{
-    Cache, CacheDrivers, CacheError, Generation, Membership, Mirrored, Notice, SharedPeer, Write,
-    contract,
+    Cache, CacheDrivers, CacheError, CacheKey, Generation, Membership, Mirrored, Notice, Rows,
+    SharedPeer, Write, contract,
 };
 use mika::change::sums::Credited;
 use mika::change::{
@@ -244,12 +244,15 @@ async fn a_killed_server_that_kept_its_data_is_another_generation() {
     assert!(matches!(refused, Err(CacheError::Restarted(it)) if it == second));
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 2, "all was kept");
     cache.keep(second, &[batch(2), batch(3)]).await.unwrap();
-    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
+    assert_eq!(
+        cache.kept(NODE, 0, 10, Duration::ZERO).await.unwrap().len(),
+        3
+    );
     // It is unknown whether it kept everything, so everything is read again.
-    let (notices, position) = cache.control(&position, BOUND).await.unwrap();
+    let (notices, position) = cache.control(Some(&position), BOUND).await.unwrap();
     assert_eq!(notices, [Notice::Registry, Notice::Peers]);
     cache.publish(&[Notice::User(UserId(1))]).await.unwrap();
-    let (notices, _) = cache.control(&position, BOUND).await.unwrap();
+    let (notices, _) = cache.control(Some(&position), BOUND).await.unwrap();
     assert_eq!(notices, [Notice::User(UserId(1))]);
 }
 
@@ -316,7 +319,7 @@ async fn a_server_that_hangs_delays_calls_briefly() {
     assert!(quick > 0);
     let wait = Duration::from_millis(100);
     let start = now();
-    away(cache.follow(NODE, 0, 10, wait).await);
+    away(cache.kept(NODE, 0, 10, wait).await);
     assert!(start.elapsed() < BOUND);
     redis.resume();
     comeback(&*cache).await;
@@ -327,15 +330,15 @@ async fn a_server_that_hangs_ends_blocking_reads() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let wait = Duration::from_millis(100);
-    assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap(), []);
+    assert_eq!(cache.kept(NODE, 0, 10, wait).await.unwrap(), []);
     redis.pause();
     let start = now();
-    away(cache.follow(NODE, 0, 10, wait).await);
+    away(cache.kept(NODE, 0, 10, wait).await);
     assert!(start.elapsed() < BOUND);
     redis.resume();
     let generation = comeback(&*cache).await;
     cache.keep(generation, &[batch(1)]).await.unwrap();
-    assert_eq!(cache.follow(NODE, 0, 10, wait).await.unwrap().len(), 1);
+    assert_eq!(cache.kept(NODE, 0, 10, wait).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -544,7 +547,7 @@ async fn a_registry_that_was_forgotten_while_it_was_written_is_not_complete() {
     let cache = open(&redis.url());
     let generation = cache.begin_epoch().await.unwrap();
     cache
-        .put_users(&[user(1, "passkey-1")], Write::Fill)
+        .put(Rows::Users(&[user(1, "passkey-1")]), Write::Fill)
         .await
         .unwrap();
     redis.cli(&["FLUSHALL"]);
@@ -575,7 +578,10 @@ async fn an_emptied_server_refuses_batches_after_a_gap() {
     assert!(second > first);
     let all = [batch(1), batch(2), batch(3)];
     cache.keep(second, &all).await.unwrap();
-    assert_eq!(cache.kept(NODE, 0, 10).await.unwrap().len(), 3);
+    assert_eq!(
+        cache.kept(NODE, 0, 10, Duration::ZERO).await.unwrap().len(),
+        3
+    );
 }
 
 #[tokio::test]
@@ -610,7 +616,7 @@ async fn settings_and_permissions_are_checked() {
     let redis = Redis::start_with(&AOF);
     let cache = open(&redis.url());
     assert_eq!(cache.check().await.unwrap(), []);
-    assert!((cache.time().await.unwrap() - now_unix()).abs() < 60);
+    assert!((cache.time().await.unwrap().unwrap() - now_unix()).abs() < 60);
     assert_eq!(cache.evicted().await.unwrap(), 0);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     redis.cli(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
@@ -704,15 +710,19 @@ async fn a_key_of_another_type_is_named() {
         redis.cli(&["SET", key, "x"]);
         let generation = cache.ping().await.unwrap();
         let text = match call {
-            0 => broken(cache.put_whitelist(&[]).await),
+            0 => broken(cache.put(Rows::Whitelist(&[]), Write::Edit).await),
             1 => broken(cache.keep(generation, &[batch(1)]).await),
-            _ => broken(cache.put_users(&[user(1, "passkey-1")], Write::Edit).await),
+            _ => broken(
+                cache
+                    .put(Rows::Users(&[user(1, "passkey-1")]), Write::Edit)
+                    .await,
+            ),
         };
         assert!(text.contains(key), "{text}");
     }
     redis.cli(&["LPUSH", "t:user:passkey-2", "x"]);
     redis.cli(&["HSET", "t:u:2", "passkey", "passkey-2"]);
-    let text = broken(cache.remove_users(&[UserId(2)]).await);
+    let text = broken(cache.remove(&[CacheKey::User(UserId(2))]).await);
     assert!(text.contains("GET t:user:***"), "no passkey: {text}");
 }
 
@@ -721,9 +731,10 @@ async fn a_web_application_finds_what_it_reads() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     let rows = [user(5, "passkey-5")];
-    cache.put_users(&rows, Write::Edit).await.unwrap();
+    cache.put(Rows::Users(&rows), Write::Edit).await.unwrap();
     let torrents: Vec<_> = (1..=3).map(torrent).collect();
-    cache.put_torrents(&torrents, Write::Edit).await.unwrap();
+    let torrents = Rows::Torrents(&torrents);
+    cache.put(torrents, Write::Edit).await.unwrap();
     let generation = cache.ping().await.unwrap();
     let keep = async |number, changes: &[Change]| {
         let batch = Batch {
@@ -759,7 +770,7 @@ async fn a_web_application_finds_what_it_reads() {
     assert_eq!(redis.cli(&["ZSCORE", "t:i:seeders", "1"]), "3");
     assert_eq!(redis.cli(&["ZSCORE", "t:i:leechers", "1"]), "4");
     assert_eq!(redis.cli(&["ZSCORE", "t:i:snatches", "2"]), "1");
-    let key = format!("t:t:{}", InfoHash([2; 20]));
+    let key = format!("t:t:{torrent}");
     let fields = [
         "info_hash",
         "torrent_id",
@@ -769,8 +780,7 @@ async fn a_web_application_finds_what_it_reads() {
         "multi_dn",
     ];
     let values = redis.cli(&[&["HMGET", &key], &fields[..]].concat());
-    let hash = InfoHash([2; 20]);
-    assert_eq!(values, format!("{hash}\n2\ntorrent 2\n1\n1.5\n1"));
+    assert_eq!(values, format!("{torrent}\n2\ntorrent 2\n1\n1.5\n1"));
     assert_eq!(redis.cli(&["HGET", &key, "snatches"]), "1");
     assert_eq!(redis.cli(&["HGET", "t:u:5", "uploaded"]), "60");
     assert_eq!(redis.cli(&["GET", "t:user:passkey-5"]), "5");
@@ -783,9 +793,9 @@ async fn a_web_application_finds_what_it_reads() {
         ("2".into(), String::new())
     );
 
-    let hashes = [1, 2, 3].map(|byte| InfoHash([byte; 20]));
-    cache.remove_torrents(&hashes).await.unwrap();
-    cache.remove_users(&[UserId(5)]).await.unwrap();
+    let torrents = [1, 2, 3].map(|byte| CacheKey::Torrent(InfoHash([byte; 20])));
+    cache.remove(&torrents).await.unwrap();
+    cache.remove(&[CacheKey::User(UserId(5))]).await.unwrap();
     assert_eq!(
         redis.cli(&["KEYS", "*"]),
         "t:journal:node-a",
@@ -803,16 +813,19 @@ async fn a_damaged_journal_entry_is_named() {
         ["3-3", "changes", ""],
     ] {
         redis.cli(&[&["XADD", "t:journal:node-b"], &entry[..]].concat());
-        let text = broken(cache.kept("node-b", 0, 10).await);
+        let text = broken(cache.kept("node-b", 0, 10, Duration::ZERO).await);
         assert!(
             text.contains("t:journal:node-b") && text.contains(entry[0]),
             "{text}"
         );
-        let text = broken(cache.follow("node-b", 0, 10, BOUND).await);
+        let text = broken(cache.kept("node-b", 0, 10, BOUND).await);
         assert!(text.contains(entry[0]), "{text}");
         redis.cli(&["XDEL", "t:journal:node-b", entry[0]]);
     }
-    assert_eq!(cache.kept("node-b", 0, 10).await.unwrap(), []);
+    assert_eq!(
+        cache.kept("node-b", 0, 10, Duration::ZERO).await.unwrap(),
+        []
+    );
 }
 
 #[tokio::test]
@@ -888,7 +901,8 @@ async fn rows_written_by_hand_are_read() {
 async fn a_former_passkey_is_removed_unless_another_user_has_it() {
     let redis = Redis::start();
     let cache = open(&redis.url());
-    let put = async |users: &[StoredUser]| cache.put_users(users, Write::Edit).await.unwrap();
+    let put =
+        async |users: &[StoredUser]| cache.put(Rows::Users(users), Write::Edit).await.unwrap();
     put(&[user(1, "passkey-a"), user(2, "passkey-b")]).await;
     put(&[user(1, "passkey-c")]).await;
     assert_eq!(redis.cli(&["EXISTS", "t:user:passkey-a"]), "0");
@@ -901,7 +915,10 @@ async fn a_former_passkey_is_removed_unless_another_user_has_it() {
     put(&[user(2, "passkey-b")]).await;
     assert_eq!(redis.cli(&["GET", "t:user:passkey-b"]), "2");
     assert_eq!(redis.cli(&["GET", "t:user:passkey-c"]), "1");
-    cache.remove_users(&[UserId(1), UserId(2)]).await.unwrap();
+    cache
+        .remove(&[CacheKey::User(UserId(1)), CacheKey::User(UserId(2))])
+        .await
+        .unwrap();
     assert_eq!(redis.cli(&["DBSIZE"]), "0");
 }
 
@@ -914,17 +931,17 @@ async fn notices_may_be_written_by_hand() {
     redis.cli(&["XADD", "t:control", "*", "kind", "user", "id", "5"]);
     redis.cli(&["XADD", "t:control", "*", "kind", "user"]);
     redis.cli(&["XADD", "t:control", "*", "kind", "whitelist"]);
-    let (notices, position) = cache.control(&position, BOUND).await.unwrap();
+    let (notices, position) = cache.control(Some(&position), BOUND).await.unwrap();
     assert_eq!(notices, [Notice::User(UserId(5)), Notice::Whitelist]);
     redis.cli(&["DEL", "t:control"]);
-    let (notices, position) = cache.control(&position, BOUND).await.unwrap();
+    let (notices, position) = cache.control(Some(&position), BOUND).await.unwrap();
     assert_eq!(
         notices,
         [Notice::Registry, Notice::Peers],
         "a stream that is gone"
     );
     redis.cli(&["XADD", "t:control", "*", "kind", "registry"]);
-    let (notices, _) = cache.control(&position, BOUND).await.unwrap();
+    let (notices, _) = cache.control(Some(&position), BOUND).await.unwrap();
     assert_eq!(notices, [Notice::Registry]);
 }
 
@@ -939,7 +956,10 @@ async fn the_whitelist_drops_invalid_prefixes() {
     };
     let clients = [client];
     assert_eq!(cache.whitelist().await.unwrap(), clients);
-    cache.put_whitelist(&clients).await.unwrap();
+    cache
+        .put(Rows::Whitelist(&clients), Write::Edit)
+        .await
+        .unwrap();
     assert_eq!(redis.cli(&["HLEN", "t:whitelist"]), "1");
 }
 

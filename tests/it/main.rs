@@ -13,6 +13,7 @@ mod bad_input;
 mod cache_redis;
 mod clients;
 mod daemon;
+mod drivers;
 mod http;
 mod manage;
 mod metrics;

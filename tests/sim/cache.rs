@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mika::base::ids::{InfoHash, Passkey, PeerId, UserId};
+use mika::base::ids::{InfoHash, PeerId, UserId};
 use mika::cache::{
-    Cache, CacheError, CacheFinding, CacheLeftover, CacheUpkeep, ControlPosition, Generation,
-    Membership, Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write,
-    members_of,
+    Cache, CacheError, CacheKey, CacheUpkeep, ControlPosition, Generation, KeySet, Mark,
+    Membership, NodeStats, Notice, Rows, Scan, SharedPeer, Wiped, Write, members_of,
 };
 use mika::change::sums::Credited;
 use mika::change::{Batch, Member, SwarmCounts, codec};
@@ -37,8 +36,7 @@ pub struct Data {
     torrents: BTreeMap<InfoHash, StoredTorrent>,
     whitelist: Vec<ClientPrefix>,
     /// The marks are good for the run of the server in which they were made.
-    mirrored: Option<(Mirrored, u64)>,
-    has_all_peers: Option<u64>,
+    marks: BTreeMap<Mark, (String, u64)>,
     epoch: Option<u64>,
     /// Notices, and the number of the first that is kept.
     control: Vec<Notice>,
@@ -251,16 +249,19 @@ impl Session<'_> {
     }
 
     /// The notices after a position, and the one after them.
-    fn notices(&self, after: Option<(u64, usize)>) -> (Vec<Notice>, ControlPosition) {
+    fn notices(&self, after: Option<&ControlPosition>) -> (Vec<Notice>, ControlPosition) {
         let control = &self.data.control;
-        let here = position(self.run, control.len());
-        match after {
-            Some((run, count)) if run == self.run && count <= control.len() => {
-                (control[count..].to_vec(), here)
-            }
+        let end = ControlPosition {
+            run: self.run.to_string(),
+            entry: (0, control.len() as u64),
+        };
+        let notices = match after {
+            None => Vec::new(),
+            Some(after) if end.has_reached(after) => control[after.entry.1 as usize..].to_vec(),
             // Notices may be gone, so everything may have changed.
-            _ => (vec![Notice::Registry, Notice::Peers], here),
-        }
+            Some(_) => vec![Notice::Registry, Notice::Peers],
+        };
+        (notices, end)
     }
 
     fn put_peers(
@@ -334,26 +335,8 @@ impl Link {
     }
 }
 
-fn scan<T>(rows: Vec<T>) -> Scan<T> {
-    Scan {
-        rows,
-        bad: Vec::new(),
-        next: None,
-    }
-}
-
 fn not_simulated<T>() -> Result<T, CacheError> {
     Err(CacheError::Broken("not simulated".into()))
-}
-
-/// The run of the server, and how many notices were read.
-fn position_of(position: &ControlPosition) -> Option<(u64, usize)> {
-    let (run, count) = position.0.split_once('/')?;
-    Some((run.parse().ok()?, count.parse().ok()?))
-}
-
-fn position(run: u64, count: usize) -> ControlPosition {
-    ControlPosition(format!("{run}/{count}"))
 }
 
 #[async_trait]
@@ -402,12 +385,15 @@ impl Cache for Link {
         .await
     }
 
-    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError> {
+    async fn trim_journal(&self, journal: &str, number: Option<u64>) -> Result<(), CacheError> {
         let journal = journal.to_owned();
-        self.data(move |data| {
-            if let Some(stream) = data.streams.get_mut(&journal) {
-                stream.batches.retain(|kept, _| *kept > number);
+        self.data(move |data| match number {
+            Some(number) => {
+                if let Some(stream) = data.streams.get_mut(&journal) {
+                    stream.batches.retain(|kept, _| *kept > number);
+                }
             }
+            None => drop(data.streams.remove(&journal)),
         })
         .await
     }
@@ -418,20 +404,7 @@ impl Cache for Link {
             .await
     }
 
-    async fn kept(&self, node: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError> {
-        let node = node.to_owned();
-        self.data(move |data| {
-            let Some(stream) = data.streams.get(&node) else {
-                return Vec::new();
-            };
-            let batches = stream.batches.range(after.saturating_add(1)..);
-            let batches = batches.take(limit as usize);
-            batches.map(|(_, batch)| Batch::clone(batch)).collect()
-        })
-        .await
-    }
-
-    async fn follow(
+    async fn kept(
         &self,
         node: &str,
         after: u64,
@@ -441,7 +414,16 @@ impl Cache for Link {
         let until = Instant::now() + wait;
         loop {
             let mut news = self.server.news.subscribe();
-            let batches = self.kept(node, after, limit).await?;
+            let node = node.to_owned();
+            let read = self.data(move |data| {
+                let Some(stream) = data.streams.get(&node) else {
+                    return Vec::new();
+                };
+                let batches = stream.batches.range(after.saturating_add(1)..);
+                let batches = batches.take(limit as usize);
+                batches.map(|(_, batch)| Batch::clone(batch)).collect()
+            });
+            let batches = read.await?;
             if !batches.is_empty() || Instant::now() >= until {
                 return Ok(batches);
             }
@@ -474,145 +456,88 @@ impl Cache for Link {
             .await
     }
 
-    async fn forget_mirrored(&self) -> Result<(), CacheError> {
-        self.data(|data| data.mirrored = None).await
-    }
-
-    async fn forget_peers(&self) -> Result<(), CacheError> {
-        self.data(|data| data.has_all_peers = None).await
-    }
-
-    async fn is_persistent(&self) -> Result<bool, CacheError> {
-        let server = Arc::clone(&self.server);
-        self.data(move |_| server.is_persistent).await
-    }
-
-    async fn put_memberships(&self, _memberships: &[Membership]) -> Result<(), CacheError> {
-        self.data(|_| ()).await
-    }
-
-    async fn put_counts(&self, _counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError> {
-        self.data(|_| ()).await
-    }
-
-    async fn has_all_peers(&self) -> Result<bool, CacheError> {
-        self.call(|session| Ok(session.data.has_all_peers == Some(session.run)))
-            .await
-    }
-
-    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError> {
+    async fn mark(&self, mark: Mark) -> Result<Option<String>, CacheError> {
         self.call(move |session| {
-            session.compare();
-            session.expect(generation)?;
-            session.data.has_all_peers = Some(session.run);
-            Ok(())
+            let set = session.data.marks.get(&mark);
+            let of_this_run = set.filter(|(_, run)| *run == session.run);
+            Ok(of_this_run.map(|(text, _)| text.clone()))
         })
         .await
     }
 
-    async fn swarms(&self, _cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
-        self.data(|data| scan(data.peers.keys().copied().collect()))
-            .await
-    }
-
-    async fn prune(
+    async fn set_mark(
         &self,
-        _cursor: u64,
-        members_before: i64,
-        _guests_before: i64,
-    ) -> Result<Option<u64>, CacheError> {
-        self.data(move |data| {
-            for swarm in data.peers.values_mut() {
-                swarm.retain(|_, member| member.record.last_announce >= members_before);
-            }
-            None
-        })
-        .await
-    }
-
-    async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
-        let torrents = torrents.to_vec();
-        self.data(move |data| data.peers.retain(|hash, _| !torrents.contains(hash)))
-            .await
-    }
-
-    async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError> {
-        self.call(|session| {
-            let mark = session.data.mirrored.clone();
-            let mark = mark.filter(|(_, run)| *run == session.run);
-            Ok(mark.map(|(mirrored, _)| mirrored))
-        })
-        .await
-    }
-
-    async fn set_mirrored(
-        &self,
-        generation: Generation,
-        mirrored: Mirrored,
+        mark: Mark,
+        text: Option<(Generation, &str)>,
     ) -> Result<(), CacheError> {
+        let text = text.map(|(generation, text)| (generation, text.to_owned()));
         self.call(move |session| {
+            let Some((generation, text)) = text else {
+                session.data.marks.remove(&mark);
+                return Ok(());
+            };
             session.compare();
             session.expect(generation)?;
-            session.data.mirrored = Some((mirrored, session.run));
+            session.data.marks.insert(mark, (text, session.run));
             Ok(())
         })
         .await
     }
 
-    async fn put_users(&self, users: &[StoredUser], _write: Write) -> Result<(), CacheError> {
-        let users = users.to_vec();
+    async fn put(&self, rows: Rows<'_>, _write: Write) -> Result<(), CacheError> {
+        match rows {
+            Rows::Users(users) => {
+                let users = users.to_vec();
+                self.data(move |data| {
+                    for mut row in users {
+                        if let Some(known) = data.users.get(&row.user.id) {
+                            row.totals = known.totals;
+                        }
+                        data.users.insert(row.user.id, row);
+                    }
+                })
+                .await
+            }
+            Rows::Torrents(torrents) => {
+                let rows = torrents
+                    .iter()
+                    .map(|row| (row.torrent.info_hash, row.clone()));
+                let rows: Vec<_> = rows.collect();
+                self.data(move |data| data.torrents.extend(rows)).await
+            }
+            Rows::Whitelist(clients) => {
+                let clients = clients.to_vec();
+                self.data(move |data| data.whitelist = clients).await
+            }
+        }
+    }
+
+    async fn remove(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
+        let keys = keys.to_vec();
         self.data(move |data| {
-            for mut row in users {
-                if let Some(known) = data.users.get(&row.user.id) {
-                    row.totals = known.totals;
+            for key in keys {
+                match key {
+                    CacheKey::User(id) => drop(data.users.remove(&id)),
+                    CacheKey::Torrent(info_hash) => {
+                        data.torrents.remove(&info_hash);
+                        data.peers.remove(&info_hash);
+                    }
+                    CacheKey::Swarm(info_hash) => drop(data.peers.remove(&info_hash)),
+                    // They are those of the users.
+                    CacheKey::Passkey(..) => {}
                 }
-                data.users.insert(row.user.id, row);
             }
-        })
-        .await
-    }
-
-    async fn put_torrents(
-        &self,
-        torrents: &[StoredTorrent],
-        _write: Write,
-    ) -> Result<(), CacheError> {
-        let torrents = torrents.to_vec();
-        self.data(move |data| {
-            for row in torrents {
-                data.torrents.insert(row.torrent.info_hash, row);
-            }
-        })
-        .await
-    }
-
-    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError> {
-        let clients = clients.to_vec();
-        self.data(move |data| data.whitelist = clients).await
-    }
-
-    async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError> {
-        let users = users.to_vec();
-        self.data(move |data| data.users.retain(|id, _| !users.contains(id)))
-            .await
-    }
-
-    async fn remove_torrents(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
-        let gone = torrents.to_vec();
-        self.data(move |data| {
-            data.torrents.retain(|hash, _| !gone.contains(hash));
-            data.peers.retain(|hash, _| !gone.contains(hash));
         })
         .await
     }
 
     async fn users(&self, _cursor: u64) -> Result<Scan<StoredUser>, CacheError> {
-        self.data(|data| scan(data.users.values().cloned().collect()))
+        self.data(|data| Scan::whole(data.users.values().cloned().collect()))
             .await
     }
 
     async fn torrents(&self, _cursor: u64) -> Result<Scan<StoredTorrent>, CacheError> {
-        self.data(|data| scan(data.torrents.values().cloned().collect()))
+        self.data(|data| Scan::whole(data.torrents.values().cloned().collect()))
             .await
     }
 
@@ -629,42 +554,18 @@ impl Cache for Link {
             .await
     }
 
-    async fn passkeys(&self, _cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError> {
-        self.data(|data| {
-            let users = data.users.values();
-            scan(
-                users
-                    .map(|row| (row.user.passkey.clone(), row.user.id))
-                    .collect(),
-            )
+    async fn keys(&self, which: KeySet, _cursor: u64) -> Result<Scan<CacheKey>, CacheError> {
+        self.data(move |data| {
+            let users = data.users.keys().copied().map(CacheKey::User);
+            let torrents = data.torrents.keys().copied().map(CacheKey::Torrent);
+            let swarms = data.peers.keys().copied().map(CacheKey::Swarm);
+            Scan::whole(match which {
+                KeySet::Registry => users.chain(torrents).collect(),
+                KeySet::Passkeys => Vec::new(),
+                KeySet::Swarms => swarms.collect(),
+            })
         })
         .await
-    }
-
-    async fn remove_passkeys(
-        &self,
-        _passkeys: &[Passkey],
-        _of: Option<UserId>,
-    ) -> Result<(), CacheError> {
-        self.data(|_| ()).await
-    }
-
-    async fn registry_keys(&self, _cursor: u64) -> Result<Scan<RegistryKey>, CacheError> {
-        self.data(|data| {
-            let users = data.users.keys().copied().map(RegistryKey::User);
-            let torrents = data.torrents.keys().copied().map(RegistryKey::Torrent);
-            scan(users.chain(torrents).collect())
-        })
-        .await
-    }
-
-    async fn evicted(&self) -> Result<u64, CacheError> {
-        self.data(|_| 0).await
-    }
-
-    async fn time(&self) -> Result<i64, CacheError> {
-        let network = Arc::clone(&self.network);
-        self.data(move |_| network.time(Place::Cache)).await
     }
 
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError> {
@@ -674,26 +575,16 @@ impl Cache for Link {
         published
     }
 
-    async fn control_position(&self) -> Result<ControlPosition, CacheError> {
-        self.call(|session| Ok(position(session.run, session.data.control.len())))
-            .await
-    }
-
-    fn has_reached(&self, position: &ControlPosition, end: &ControlPosition) -> bool {
-        let both = position_of(position).zip(position_of(end));
-        both.is_some_and(|(position, end)| position.0 == end.0 && position.1 >= end.1)
-    }
-
     async fn control(
         &self,
-        after: &ControlPosition,
+        after: Option<&ControlPosition>,
         wait: Duration,
     ) -> Result<(Vec<Notice>, ControlPosition), CacheError> {
-        let known = position_of(after);
         let until = Instant::now() + wait;
         loop {
             let mut news = self.server.news.subscribe();
-            let read = self.call(move |session| Ok(session.notices(known)));
+            let after = after.cloned();
+            let read = self.call(move |session| Ok(session.notices(after.as_ref())));
             let (notices, position) = read.await?;
             if !notices.is_empty() || Instant::now() >= until {
                 return Ok((notices, position));
@@ -722,15 +613,6 @@ impl Cache for Link {
         self.data(move |data| drop(data.nodes.remove(&node))).await
     }
 
-    async fn forget_journal(&self, node: &str) -> Result<(), CacheError> {
-        let node = node.to_owned();
-        self.data(move |data| {
-            data.nodes.remove(&node);
-            data.streams.remove(&node);
-        })
-        .await
-    }
-
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError> {
         let (name, holder) = (name.to_owned(), holder.to_owned());
         self.data(move |data| {
@@ -746,16 +628,49 @@ impl Cache for Link {
         })
         .await
     }
-
-    async fn add_stats(&self, _stats: NodeStats) -> Result<(), CacheError> {
-        self.data(|_| ()).await
-    }
 }
 
 #[async_trait]
 impl CacheUpkeep for Link {
-    async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
-        Ok(Vec::new())
+    async fn is_persistent(&self) -> Result<bool, CacheError> {
+        let server = Arc::clone(&self.server);
+        self.data(move |_| server.is_persistent).await
+    }
+
+    async fn put_memberships(&self, _memberships: &[Membership]) -> Result<(), CacheError> {
+        self.data(|_| ()).await
+    }
+
+    async fn put_counts(&self, _counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError> {
+        self.data(|_| ()).await
+    }
+
+    async fn prune(
+        &self,
+        _cursor: u64,
+        members_before: i64,
+        _guests_before: i64,
+    ) -> Result<Option<u64>, CacheError> {
+        self.data(move |data| {
+            for swarm in data.peers.values_mut() {
+                swarm.retain(|_, member| member.record.last_announce >= members_before);
+            }
+            None
+        })
+        .await
+    }
+
+    async fn evicted(&self) -> Result<u64, CacheError> {
+        self.data(|_| 0).await
+    }
+
+    async fn time(&self) -> Result<Option<i64>, CacheError> {
+        let network = Arc::clone(&self.network);
+        self.data(move |_| Some(network.time(Place::Cache))).await
+    }
+
+    async fn add_stats(&self, _stats: NodeStats) -> Result<(), CacheError> {
+        self.data(|_| ()).await
     }
 
     async fn set_totals(
@@ -768,18 +683,6 @@ impl CacheUpkeep for Link {
     }
 
     async fn wipe(&self, _what: Wipe, _cursor: u64) -> Result<Wiped, CacheError> {
-        not_simulated()
-    }
-
-    async fn leftovers(
-        &self,
-        _since: i64,
-        _cursor: u64,
-    ) -> Result<Scan<CacheLeftover>, CacheError> {
-        not_simulated()
-    }
-
-    async fn clean(&self, _leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
         not_simulated()
     }
 }

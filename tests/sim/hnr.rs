@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mika::base::ids::{PeerId, TorrentId, UserId};
+use mika::storage::settle::HeldHistory;
 use mika::wire::Event;
 
 use super::model::{Model, Report, Wrong};
-use super::storage::{Done, Tables};
+use super::storage::Tables;
 use super::world::TTL;
 
 /// How long after its last report a peer is gone from every node.
@@ -37,7 +38,7 @@ pub fn check_unearned(
     let mut wrong = Vec::new();
     let reports = model.reports();
     for (key, peers) in by_user(&reports) {
-        let Some(done) = marked(tables, key).filter(|done| done.held.hnr) else {
+        let Some(done) = marked(tables, key).filter(|done| done.hnr) else {
             continue;
         };
         if !owes(done, rules) {
@@ -63,7 +64,7 @@ pub fn check_missing(
     let mut wrong = Vec::new();
     let reports = model.reports();
     for (key, peers) in by_user(&reports) {
-        let Some(done) = marked(tables, key).filter(|done| !done.held.hnr) else {
+        let Some(done) = marked(tables, key).filter(|done| !done.hnr) else {
             continue;
         };
         if owes(done, rules) && has_surely_left(model, &peers, running, since) {
@@ -84,12 +85,12 @@ fn by_user(
     users
 }
 
-fn marked(tables: &Tables, (user, torrent): (UserId, TorrentId)) -> Option<&Done> {
+fn marked(tables: &Tables, (user, torrent): (UserId, TorrentId)) -> Option<&HeldHistory> {
     tables.histories.get(&(torrent, user))
 }
 
-fn owes(done: &Done, rules: &Rules) -> bool {
-    done.held.downloaded > rules.min_bytes && done.held.seed_time < rules.threshold
+fn owes(done: &HeldHistory, rules: &Rules) -> bool {
+    done.downloaded > rules.min_bytes && done.seed_time < rules.threshold
 }
 
 /// Whether some peer of the user was in the swarm at any time since the first report.
@@ -139,8 +140,8 @@ fn has_surely_left(
         }
 }
 
-fn say((user, torrent): (UserId, TorrentId), done: &Done, what: &str) -> Wrong {
-    let (downloaded, seed_time) = (done.held.downloaded, done.held.seed_time);
+fn say((user, torrent): (UserId, TorrentId), done: &HeldHistory, what: &str) -> Wrong {
+    let (downloaded, seed_time) = (done.downloaded, done.seed_time);
     Wrong {
         users: vec![user.0],
         what: format!(

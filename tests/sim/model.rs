@@ -351,10 +351,10 @@ impl Model {
                     });
                 }
             };
-            expect("uploaded", due.up, found.held.uploaded);
-            expect("downloaded", due.down, found.held.downloaded);
-            expect("seed time", due.seed_time, found.held.seed_time);
-            let snatches = u64::from(found.held.completed_at.is_some());
+            expect("uploaded", due.up, found.uploaded);
+            expect("downloaded", due.down, found.downloaded);
+            expect("seed time", due.seed_time, found.seed_time);
+            let snatches = u64::from(found.completed_at.is_some());
             expect("the snatch", due.snatch, snatches);
         }
         for (key, (up, down)) in self.gains(&tables.late) {

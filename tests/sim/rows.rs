@@ -8,7 +8,7 @@ use mika::storage::{
     Added, NewTorrent, NewUser, StorageError, TorrentPatch, TorrentRemoval, UserPatch,
 };
 
-use super::storage::{Tables, torrent, user};
+use super::storage::Tables;
 
 // === impl Tables ===
 
@@ -50,10 +50,7 @@ impl Tables {
             }
             let last = self.users.last_key_value().map_or(0, |(id, _)| id.0);
             let id = new.id.unwrap_or(UserId(last + 1));
-            let mut row = user(id.0);
-            row.user.passkey = new.passkey;
-            row.user.username = new.username;
-            row.user.can_leech = new.can_leech;
+            let row = new.stored(id);
             self.users.insert(id, row.clone());
             self.feed.push(RowChange::User(row));
             added.push(Ok(Some(id)));
@@ -62,7 +59,7 @@ impl Tables {
     }
 
     pub fn update_user(&mut self, id: UserId, patch: UserPatch) -> Result<(), StorageError> {
-        let Some(row) = self.users.get_mut(&id) else {
+        let Some(row) = self.rows.users.get_mut(&id) else {
             return Err(StorageError::NotFound(format!("user {}", id.0)));
         };
         row.user.enabled = patch.enabled.unwrap_or(row.user.enabled);
@@ -87,9 +84,7 @@ impl Tables {
             self.last_torrent = self.last_torrent.max(last);
             let id = new.id.unwrap_or(TorrentId(self.last_torrent + 1));
             self.last_torrent = self.last_torrent.max(id.0);
-            let mut row = torrent(id.0);
-            row.torrent.info_hash = new.info_hash;
-            row.name = new.name;
+            let row = new.stored(id);
             self.torrents.insert(id, row.clone());
             self.feed.push(RowChange::Torrent(row));
             added.push(Ok(Some(id)));
@@ -102,7 +97,7 @@ impl Tables {
         id: TorrentId,
         patch: TorrentPatch,
     ) -> Result<(), StorageError> {
-        let Some(row) = self.torrents.get_mut(&id) else {
+        let Some(row) = self.rows.torrents.get_mut(&id) else {
             return Err(StorageError::NotFound(format!("torrent {}", id.0)));
         };
         let it = &mut row.torrent;

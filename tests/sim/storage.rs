@@ -1,21 +1,22 @@
 //! The database: maps in memory, in which reports are settled by the code that all drivers use.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use mika::base::ids::{InfoHash, TorrentId, UserId};
-use mika::change::sums::{Credited, Sum};
-use mika::change::{Batch, Change, PeerKey, PeerRecord};
+use mika::change::sums::Credited;
+use mika::change::{Batch, Change, PeerKey};
 use mika::registry::{
     ClientPrefix, Permille, RowChange, StoredTorrent, StoredUser, Torrent, User, UserTotals, Wipe,
 };
-use mika::storage::settle::{HeldHistory, HeldPeer, HeldRows, Settlement, TorrentSum};
-use mika::storage::touched::{KnownIds, Touched};
+use mika::storage::memory::MemoryRows;
+use mika::storage::settle::HeldPeer;
 use mika::storage::{
-    Added, BadRow, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
-    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageError, StoredHistory, StoredPeer,
-    TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch, UserTorrents, batches,
+    Added, BadRow, CreditRules, Feed, FeedPosition, Find, Found, InvalidTotals, NewTorrent,
+    NewUser, Page, Storage, StorageError, StoredHistory, StoredPeer, TorrentKey, TorrentPatch,
+    TorrentRemoval, UserKey, UserPatch, UserTorrents,
 };
 use parking_lot::Mutex;
 
@@ -28,11 +29,7 @@ const HISTORY: usize = 400;
 /// The tables.
 #[derive(Clone, Default)]
 pub struct Tables {
-    pub users: BTreeMap<UserId, StoredUser>,
-    pub torrents: BTreeMap<TorrentId, StoredTorrent>,
-    pub peers: BTreeMap<PeerKey, Peer>,
-    pub histories: BTreeMap<(TorrentId, UserId), Done>,
-    pub journals: BTreeMap<String, u64>,
+    pub rows: MemoryRows,
     /// The largest id that a torrent had.
     pub last_torrent: u32,
     pub whitelist: Vec<ClientPrefix>,
@@ -47,19 +44,6 @@ pub struct LateStarts {
     newest: BTreeMap<PeerKey, i64>,
     up: BTreeSet<(PeerKey, u64)>,
     down: BTreeSet<(PeerKey, u64)>,
-}
-
-/// A row of peers.
-#[derive(Clone)]
-pub struct Peer {
-    pub record: PeerRecord,
-    pub held: HeldPeer,
-}
-
-/// A row of histories.
-#[derive(Clone, Default)]
-pub struct Done {
-    pub held: HeldHistory,
 }
 
 /// A database server.
@@ -191,88 +175,41 @@ impl Tables {
         batches: &[Arc<Batch>],
         rules: &CreditRules,
     ) -> Result<Credited, StorageError> {
-        let Some(last) = batches.last() else {
-            return Ok(Credited::default());
-        };
-        let applied = self.journals.get(&last.journal).copied().unwrap_or(0);
-        let new = batches::not_applied(batches, applied)?;
-        if new.is_empty() {
-            return Ok(Credited::default());
+        let new = self.rows.not_applied(batches)?;
+        let credited = self.rows.apply(new, rules)?;
+        for change in new.iter().flat_map(|batch| &batch.changes) {
+            self.late.see(change);
+            if let Change::Peer(change) = change {
+                self.pack(change.key);
+            }
         }
-        let changes = || new.iter().flat_map(|batch| &batch.changes);
-        let known = KnownIds {
-            users: self.users.keys().map(|id| id.0).collect(),
-            torrents: self.torrents.keys().map(|id| id.0).collect(),
-            ..KnownIds::default()
-        };
-        let touched = Touched::by(changes(), &known);
-        let held = self.held(&touched);
-        changes().for_each(|change| self.late.see(change));
-        let settled = Settlement::of(touched, held, &last.journal, rules);
-        self.write(&settled);
-        self.journals.insert(last.journal.clone(), last.number);
-        Ok(settled.into_credited())
+        Ok(credited)
     }
 
-    fn held(&self, touched: &Touched<'_>) -> HeldRows {
-        let peers = touched.peers.iter();
-        let peers = peers.map(|row| Some(self.peers.get(&row.key)?.held.clone()));
-        let histories = touched.histories.iter();
-        let histories =
-            histories.map(|row| Some(self.histories.get(&(row.torrent, row.user))?.held.clone()));
-        HeldRows {
-            peers: peers.collect(),
-            histories: histories.collect(),
-        }
-    }
-
-    fn write(&mut self, settled: &Settlement<'_>) {
+    /// Keeps the account of a peer as drivers do: packed into bytes.
+    fn pack(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
         let mut packed = Vec::new();
-        for row in &settled.peers {
-            let known = self.peers.get(&row.key).map(|peer| &peer.record);
-            let Some(mut record) = row.record.or(known).cloned() else {
-                continue;
-            };
-            let base = row.held.base();
-            (record.base_up, record.base_down, record.base_at) = (base.up, base.down, base.at);
-            (record.dip_up, record.dip_down) = (base.dip_up, base.dip_down);
-            (record.uploaded, record.downloaded) = (row.held.uploaded, row.held.downloaded);
-            // As drivers keep it: packed into bytes.
-            let mut held = row.held.clone();
-            row.held.pack(&mut packed);
-            held.account = HeldPeer::account_of(&packed).unwrap_or_else(|| base.account());
-            self.peers.insert(row.key, Peer { record, held });
-        }
-        for key in &settled.gone {
-            self.peers.remove(key);
-        }
-        for row in &settled.histories {
-            let done = self.histories.entry((row.torrent, row.user)).or_default();
-            done.held = row.now.clone();
-        }
-        for (id, sum) in &settled.users {
-            if let Some(user) = self.users.get_mut(id) {
-                add(&mut user.totals, sum);
-            }
-        }
-        for (id, TorrentSum { sum, counts, .. }) in &settled.torrents {
-            if let Some(row) = self.torrents.get_mut(id) {
-                row.uploaded += sum.raw_up;
-                row.downloaded += sum.raw_down;
-                row.announces += sum.announces;
-                row.torrent.snatches += u32::try_from(sum.snatches).unwrap_or(u32::MAX);
-                (row.seeders, row.leechers) = (counts.seeders, counts.leechers);
-            }
-        }
+        peer.held.pack(&mut packed);
+        let account = HeldPeer::account_of(&packed);
+        peer.held.account = account.unwrap_or_else(|| peer.held.base().account());
     }
 }
 
-fn add(totals: &mut UserTotals, sum: &Sum) {
-    totals.uploaded += sum.up;
-    totals.downloaded += sum.down;
-    totals.snatches += sum.snatches;
-    totals.announces += sum.announces;
-    totals.seed_time += sum.seed_time;
+impl Deref for Tables {
+    type Target = MemoryRows;
+
+    fn deref(&self) -> &MemoryRows {
+        &self.rows
+    }
+}
+
+impl DerefMut for Tables {
+    fn deref_mut(&mut self) -> &mut MemoryRows {
+        &mut self.rows
+    }
 }
 
 // === impl LateStarts ===
@@ -333,55 +270,12 @@ impl Link {
     }
 }
 
-fn page<K: Ord + Copy, V, T>(
-    rows: &BTreeMap<K, V>,
-    after: Option<K>,
-    limit: u32,
-    row: impl Fn(&K, &V) -> Option<T>,
-) -> Page<T> {
-    let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let all = rows.range((from, std::ops::Bound::Unbounded));
-    let mut rows: Vec<T> = all.filter_map(|(key, value)| row(key, value)).collect();
-    let last = rows.len() <= limit as usize;
-    rows.truncate(limit as usize);
-    Page {
-        rows,
-        bad: Vec::new(),
-        unfinished: 0,
-        last,
-    }
-}
-
-fn history(key: (TorrentId, UserId), done: &Done) -> StoredHistory {
-    StoredHistory {
-        user: key.1,
-        torrent: key.0,
-        uploaded: done.held.uploaded,
-        downloaded: done.held.downloaded,
-        seed_time: done.held.seed_time,
-        completed_at: done.held.completed_at,
-        hnr: done.held.hnr,
-    }
-}
-
 fn not_simulated<T>() -> Result<T, StorageError> {
     Err(StorageError::Broken("not simulated".into()))
 }
 
 #[async_trait]
 impl Storage for Link {
-    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
-        Ok(Vec::new())
-    }
-
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
-        self.read(|_| Vec::new()).await
-    }
-
-    async fn check(&self) -> Result<Vec<Finding>, StorageError> {
-        Ok(Vec::new())
-    }
-
     async fn identity(&self) -> Result<String, StorageError> {
         self.read(|_| "simulated".to_owned()).await
     }
@@ -414,8 +308,7 @@ impl Storage for Link {
         after: Option<UserId>,
         limit: u32,
     ) -> Result<Page<StoredUser>, StorageError> {
-        self.read(move |it| page(&it.users, after, limit, |_, row| Some(row.clone())))
-            .await
+        self.read(move |it| it.rows.users(after, limit)).await
     }
 
     async fn torrents(
@@ -423,8 +316,7 @@ impl Storage for Link {
         after: Option<TorrentId>,
         limit: u32,
     ) -> Result<Page<StoredTorrent>, StorageError> {
-        self.read(move |it| page(&it.torrents, after, limit, |_, row| Some(row.clone())))
-            .await
+        self.read(move |it| it.rows.torrents(after, limit)).await
     }
 
     async fn peers(
@@ -433,14 +325,7 @@ impl Storage for Link {
         after: Option<PeerKey>,
         limit: u32,
     ) -> Result<Page<StoredPeer>, StorageError> {
-        let row = move |key: &PeerKey, peer: &Peer| {
-            let record = &peer.record;
-            (record.active || record.last_announce >= since).then(|| StoredPeer {
-                key: *key,
-                record: record.clone(),
-            })
-        };
-        self.read(move |it| page(&it.peers, after, limit, row))
+        self.read(move |it| it.rows.peers(since, after, limit))
             .await
     }
 
@@ -449,9 +334,7 @@ impl Storage for Link {
         after: Option<(TorrentId, UserId)>,
         limit: u32,
     ) -> Result<Page<StoredHistory>, StorageError> {
-        let row = |key: &(TorrentId, UserId), done: &Done| Some(history(*key, done));
-        self.read(move |it| page(&it.histories, after, limit, row))
-            .await
+        self.read(move |it| it.rows.histories(after, limit)).await
     }
 
     async fn records_of(
@@ -459,14 +342,11 @@ impl Storage for Link {
         torrent: TorrentId,
     ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError> {
         self.read(move |it| {
-            let histories = it.histories.iter().filter(|(key, _)| key.0 == torrent);
-            let histories = histories.map(|(key, done)| history(*key, done)).collect();
-            let peers = it.peers.iter().filter(|(key, _)| key.torrent == torrent);
-            let peers = peers.map(|(key, peer)| StoredPeer {
-                key: *key,
-                record: peer.record.clone(),
-            });
-            (histories, peers.collect())
+            let mut histories = it.rows.histories(None, u32::MAX).rows;
+            histories.retain(|row| row.torrent == torrent);
+            let mut peers = it.rows.peers(i64::MIN, None, u32::MAX).rows;
+            peers.retain(|row| row.key.torrent == torrent);
+            (histories, peers)
         })
         .await
     }
@@ -629,16 +509,16 @@ impl Storage for Link {
         let journal = journal.to_owned();
         let story = self.story.clone();
         self.write(move |it| {
-            let applied = it.journals.entry(journal.clone()).or_default();
-            if *applied < number {
+            let applied = it.journals.get(&journal).copied().unwrap_or(0);
+            if applied < number {
                 story.record(
                     About::All,
                     format!(
                         "batches of {journal} up to {number} are given up: storage has {applied}"
                     ),
                 );
-                *applied = number;
             }
+            it.begin_at(&journal, number);
             Ok(())
         })
         .await

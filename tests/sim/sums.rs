@@ -1,9 +1,10 @@
 //! The totals of a user in storage must add up.
 
 use mika::base::ids::{TorrentId, UserId};
+use mika::storage::settle::HeldHistory;
 
 use super::model::{Bounds, Reports, Wrong};
-use super::storage::{Done, Tables};
+use super::storage::Tables;
 
 /// Totals of users and torrents are the sums of what users did, by the multipliers that were in force.
 pub fn check(tables: &Tables, reports: &Reports) -> Vec<Wrong> {
@@ -18,7 +19,7 @@ pub fn check(tables: &Tables, reports: &Reports) -> Vec<Wrong> {
     }
     for (id, row) in &tables.torrents {
         let users = || tables.histories.iter().filter(|(key, _)| key.0 == *id);
-        let snatched = users().filter(|(_, it)| it.held.completed_at.is_some());
+        let snatched = users().filter(|(_, it)| it.completed_at.is_some());
         let (snatches, counted) = (snatched.count() as u64, row.torrent.snatches);
         if u64::from(counted) != snatches {
             wrong.push(Wrong {
@@ -33,15 +34,15 @@ pub fn check(tables: &Tables, reports: &Reports) -> Vec<Wrong> {
 /// What the totals of a user should be, and what they are.
 fn of_user(id: UserId, tables: &Tables, reports: &Reports) -> Vec<(&'static str, Bounds, u64)> {
     let histories = || tables.histories.iter().filter(move |(key, _)| key.1 == id);
-    let sum = |of: fn(&Done) -> u64| {
+    let sum = |of: fn(&HeldHistory) -> u64| {
         let sum = histories().map(|(_, done)| of(done)).sum();
         Bounds {
             least: sum,
             most: sum,
         }
     };
-    let up = histories().map(|(key, done)| (key.0, done.held.uploaded));
-    let down = histories().map(|(key, done)| (key.0, done.held.downloaded));
+    let up = histories().map(|(key, done)| (key.0, done.uploaded));
+    let down = histories().map(|(key, done)| (key.0, done.downloaded));
     let totals = tables.users.get(&id).map(|row| row.totals);
     let totals = totals.unwrap_or_default();
     vec![
@@ -51,10 +52,10 @@ fn of_user(id: UserId, tables: &Tables, reports: &Reports) -> Vec<(&'static str,
             factored(id, down, reports, false),
             totals.downloaded,
         ),
-        ("seed time", sum(|it| it.held.seed_time), totals.seed_time),
+        ("seed time", sum(|it| it.seed_time), totals.seed_time),
         (
             "snatches",
-            sum(|it| it.held.completed_at.is_some().into()),
+            sum(|it| it.completed_at.is_some().into()),
             totals.snatches,
         ),
     ]

@@ -23,12 +23,6 @@ const EVERYTHING: [Notice; 2] = [Notice::Registry, Notice::Peers];
 /// The id of a stream's entry: milliseconds and sequence number.
 type EntryId = (u64, u64);
 
-/// A position: the last entry read, and the server's run.
-struct Position<'a> {
-    id: EntryId,
-    run_id: &'a str,
-}
-
 /// What the stream holds.
 struct Extent {
     first: Option<EntryId>,
@@ -50,34 +44,24 @@ pub(super) async fn publish(link: &RedisLink, notices: &[Notice]) -> Result<(), 
     link.session().await?.run(commands).await.map(drop)
 }
 
-pub(super) async fn position(link: &RedisLink) -> Result<ControlPosition, CacheError> {
-    let session = link.session().await?;
-    let last = extent(link, &session).await?.last;
-    Ok(Position::shown(last, session.run_id()))
-}
-
-/// Positions in streams of two runs can't be compared, so the answer is false; the next read detects the restart.
-pub(super) fn has_reached(position: &ControlPosition, end: &ControlPosition) -> bool {
-    let (Some(position), Some(end)) = (Position::of(position), Position::of(end)) else {
-        return false;
-    };
-    position.run_id == end.run_id && position.id >= end.id
-}
-
 pub(super) async fn read(
     link: &RedisLink,
-    after: &ControlPosition,
+    after: Option<&ControlPosition>,
     wait: Duration,
 ) -> Result<(Vec<Notice>, ControlPosition), CacheError> {
     let session = link.session().await?;
     let extent = extent(link, &session).await?;
-    let position = Position::of(after)
-        .filter(|position| position.run_id == session.run_id() && !extent.has_lost(position.id));
-    let Some(position) = position else {
-        let end = Position::shown(extent.last, session.run_id());
-        return Ok((EVERYTHING.to_vec(), end));
+    let at = |entry| ControlPosition {
+        run: session.run_id().to_owned(),
+        entry,
     };
-    let id = format!("{}-{}", position.id.0, position.id.1);
+    let Some(after) = after else {
+        return Ok((Vec::new(), at(extent.last)));
+    };
+    if after.run != session.run_id() || extent.has_lost(after.entry) {
+        return Ok((EVERYTHING.to_vec(), at(extent.last)));
+    }
+    let id = format!("{}-{}", after.entry.0, after.entry.1);
     let command = read_blocking(keys::CONTROL, &id, READ_MAX, wait);
     let blocking = link.blocking_connection().await?;
     if blocking.run_id() != session.run_id() {
@@ -85,7 +69,7 @@ pub(super) async fn read(
     }
     let value = blocking.one(command, wait).await?;
     let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
-    let (mut notices, mut last) = (Vec::with_capacity(entries.len()), position.id);
+    let (mut notices, mut last) = (Vec::with_capacity(entries.len()), after.entry);
     for entry in entries {
         let (id, fields) = entry_parts(entry).ok_or_else(|| link.unexpected("XREAD"))?;
         last = entry_id(&id).ok_or_else(|| link.unexpected("XREAD"))?;
@@ -95,7 +79,7 @@ pub(super) async fn read(
             tracing::debug!(%id, "entry of {} passed over: not known", keys::CONTROL);
         }
     }
-    Ok((notices, Position::shown(last, session.run_id())))
+    Ok((notices, at(last)))
 }
 
 async fn extent(link: &RedisLink, session: &RedisSession<'_>) -> Result<Extent, CacheError> {
@@ -158,22 +142,6 @@ fn notice(fields: &[(String, Value)]) -> Option<Notice> {
     }
 }
 
-// === impl Position ===
-
-impl<'a> Position<'a> {
-    fn of(position: &'a ControlPosition) -> Option<Self> {
-        let (id, run_id) = position.0.split_once('@')?;
-        Some(Self {
-            id: entry_id(id)?,
-            run_id,
-        })
-    }
-
-    fn shown((millis, number): EntryId, run_id: &str) -> ControlPosition {
-        ControlPosition(format!("{millis}-{number}@{run_id}"))
-    }
-}
-
 // === impl Extent ===
 
 impl Extent {
@@ -200,22 +168,5 @@ mod tests {
         assert!(extent(5, 9, 3).has_lost((10, 0)), "another stream");
         assert!(extent(5, 9, KEPT).has_lost((4, 7)));
         assert!(!extent(5, 9, KEPT).has_lost((5, 0)));
-    }
-
-    #[test]
-    fn a_position_is_read_as_it_was_written() {
-        let position = Position::shown((17, 2), "abc");
-        let read = Position::of(&position).unwrap();
-        assert_eq!((read.id, read.run_id), ((17, 2), "abc"));
-        assert!(Position::of(&ControlPosition("17-2".into())).is_none());
-    }
-
-    #[test]
-    fn a_position_has_reached_what_is_before_it() {
-        let at = |number, run| Position::shown((17, number), run);
-        assert!(has_reached(&at(2, "abc"), &at(2, "abc")));
-        assert!(has_reached(&at(10, "abc"), &at(2, "abc")));
-        assert!(!has_reached(&at(1, "abc"), &at(2, "abc")));
-        assert!(!has_reached(&at(2, "abd"), &at(2, "abc")), "another run");
     }
 }

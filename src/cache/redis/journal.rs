@@ -179,13 +179,20 @@ pub(super) async fn add_totals(
     Derived::of_credited(credited).write(&session).await
 }
 
-pub(super) async fn trim(link: &RedisLink, journal: &str, number: u64) -> Result<(), CacheError> {
-    let mut command = redis::cmd("XTRIM");
-    command
-        .arg(keys::journal(journal))
-        .arg("MINID")
-        .arg("=")
-        .arg(number.saturating_add(1));
+pub(super) async fn trim(
+    link: &RedisLink,
+    journal: &str,
+    number: Option<u64>,
+) -> Result<(), CacheError> {
+    let key = keys::journal(journal);
+    let command = match number {
+        Some(number) => {
+            let mut trim = redis::cmd("XTRIM");
+            trim.arg(key).arg("MINID").arg("=");
+            trim.arg(number.saturating_add(1)).take()
+        }
+        None => redis::cmd("UNLINK").arg(key).take(),
+    };
     link.session().await?.one(command).await.map(drop)
 }
 
@@ -198,12 +205,6 @@ pub(super) async fn last_kept(link: &RedisLink, node: &str) -> Result<u64, Cache
         .find(|(name, _)| name == "last-generated-id")
         .and_then(|(_, id)| number_of(&reply::text(id)?))
         .ok_or_else(|| link.unexpected("XINFO"))
-}
-
-pub(super) async fn forget(link: &RedisLink, node: &str) -> Result<(), CacheError> {
-    let mut command = redis::cmd("UNLINK");
-    command.arg(keys::journal(node));
-    link.session().await?.one(command).await.map(drop)
 }
 
 /// The description of a stream by Redis; none if it does not exist.

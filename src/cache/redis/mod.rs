@@ -11,6 +11,7 @@ mod journal;
 mod keys;
 mod leftovers;
 mod link;
+mod marks;
 mod nodes;
 mod owner;
 mod reply;
@@ -33,10 +34,10 @@ use parking_lot::Mutex;
 use self::derived::Derived;
 use self::link::RedisLink;
 use super::{
-    Cache, CacheError, CacheFinding, CacheLeftover, CacheUpkeep, ControlPosition, Generation,
-    Membership, Mirrored, NodeStats, Notice, RegistryKey, Scan, SharedPeer, Wiped, Write,
+    Cache, CacheError, CacheFinding, CacheKey, CacheLeftover, CacheUpkeep, ControlPosition,
+    Generation, KeySet, Mark, Membership, NodeStats, Notice, Rows, Scan, SharedPeer, Wiped, Write,
 };
-use crate::base::ids::{InfoHash, Passkey, PeerId, UserId};
+use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::base::secret::Secret;
 use crate::base::url;
 use crate::change::sums::Credited;
@@ -107,22 +108,6 @@ impl Cache for Redis {
         epoch::begin(&self.link).await
     }
 
-    async fn database(&self) -> Result<Option<String>, CacheError> {
-        owner::database(&self.link).await
-    }
-
-    async fn set_database(
-        &self,
-        database: &str,
-        former: Option<&str>,
-    ) -> Result<String, CacheError> {
-        let owner = owner::set_database(&self.link, database, former).await?;
-        if owner == database {
-            self.streams.assign_to(database);
-        }
-        Ok(owner)
-    }
-
     async fn keep(&self, generation: Generation, batches: &[Arc<Batch>]) -> Result<(), CacheError> {
         journal::keep(&self.link, &self.streams, generation, batches).await
     }
@@ -135,7 +120,7 @@ impl Cache for Redis {
         journal::add_totals(&self.link, generation, credited).await
     }
 
-    async fn trim_journal(&self, journal: &str, number: u64) -> Result<(), CacheError> {
+    async fn trim_journal(&self, journal: &str, number: Option<u64>) -> Result<(), CacheError> {
         journal::trim(&self.link, journal, number).await
     }
 
@@ -143,17 +128,16 @@ impl Cache for Redis {
         journal::last_kept(&self.link, journal).await
     }
 
-    async fn kept(&self, journal: &str, after: u64, limit: u32) -> Result<Vec<Batch>, CacheError> {
-        journal::kept(&self.link, journal, after, limit).await
-    }
-
-    async fn follow(
+    async fn kept(
         &self,
         journal: &str,
         after: u64,
         limit: u32,
         wait: Duration,
     ) -> Result<Vec<Batch>, CacheError> {
+        if wait.is_zero() {
+            return journal::kept(&self.link, journal, after, limit).await;
+        }
         journal::follow(&self.link, journal, after, limit, wait).await
     }
 
@@ -171,83 +155,12 @@ impl Cache for Redis {
         swarms::put_peers(&self.link, swarms).await
     }
 
-    async fn swarms(&self, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
-        swarms::swarms(&self.link, cursor).await
-    }
-
-    async fn prune(
-        &self,
-        cursor: u64,
-        members_before: i64,
-        guests_before: i64,
-    ) -> Result<Option<u64>, CacheError> {
-        swarms::prune(&self.link, cursor, members_before, guests_before).await
-    }
-
-    async fn remove_swarms(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
-        swarms::remove_swarms(&self.link, torrents).await
-    }
-
-    async fn mirrored(&self) -> Result<Option<Mirrored>, CacheError> {
-        whitelist::mirrored(&self.link).await
-    }
-
-    async fn set_mirrored(
-        &self,
-        generation: Generation,
-        mirrored: Mirrored,
-    ) -> Result<(), CacheError> {
-        whitelist::set_mirrored(&self.link, generation, mirrored).await
-    }
-
-    async fn forget_mirrored(&self) -> Result<(), CacheError> {
-        whitelist::forget_mirrored(&self.link).await
-    }
-
-    async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError> {
-        let session = self.link.session().await?;
-        derived::put_memberships(&session, memberships).await
-    }
-
-    async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError> {
-        let session = self.link.session().await?;
-        Derived::of_counts(counts).write(&session).await
-    }
-
-    async fn has_all_peers(&self) -> Result<bool, CacheError> {
-        whitelist::has_all_peers(&self.link).await
-    }
-
-    async fn set_has_all_peers(&self, generation: Generation) -> Result<(), CacheError> {
-        whitelist::set_has_all_peers(&self.link, generation).await
-    }
-
-    async fn forget_peers(&self) -> Result<(), CacheError> {
-        whitelist::forget_peers(&self.link).await
-    }
-
-    async fn put_users(&self, users: &[StoredUser], write: Write) -> Result<(), CacheError> {
-        users::put(&self.link, users, write).await
-    }
-
-    async fn put_torrents(
-        &self,
-        torrents: &[StoredTorrent],
-        write: Write,
-    ) -> Result<(), CacheError> {
-        torrents::put(&self.link, torrents, write).await
-    }
-
-    async fn put_whitelist(&self, clients: &[ClientPrefix]) -> Result<(), CacheError> {
-        whitelist::put(&self.link, clients).await
-    }
-
-    async fn remove_users(&self, users: &[UserId]) -> Result<(), CacheError> {
-        users::remove(&self.link, users).await
-    }
-
-    async fn remove_torrents(&self, torrents: &[InfoHash]) -> Result<(), CacheError> {
-        torrents::remove(&self.link, torrents).await
+    async fn put(&self, rows: Rows<'_>, write: Write) -> Result<(), CacheError> {
+        match rows {
+            Rows::Users(users) => users::put(&self.link, users, write).await,
+            Rows::Torrents(torrents) => torrents::put(&self.link, torrents, write).await,
+            Rows::Whitelist(clients) => whitelist::put(&self.link, clients).await,
+        }
     }
 
     async fn users(&self, cursor: u64) -> Result<Scan<StoredUser>, CacheError> {
@@ -270,53 +183,57 @@ impl Cache for Redis {
         torrents::ROWS.get(&self.link, info_hash).await
     }
 
-    async fn passkeys(&self, cursor: u64) -> Result<Scan<(Passkey, UserId)>, CacheError> {
-        users::scan_passkeys(&self.link, cursor).await
+    async fn keys(&self, which: KeySet, cursor: u64) -> Result<Scan<CacheKey>, CacheError> {
+        match which {
+            KeySet::Registry => scan::registry_keys(&self.link, cursor).await,
+            KeySet::Passkeys => users::scan_passkeys(&self.link, cursor).await,
+            KeySet::Swarms => {
+                let (swarms, next) = swarms::scan(&self.link, cursor).await?;
+                let rows = swarms.into_iter().map(CacheKey::Swarm).collect();
+                Ok(Scan {
+                    next,
+                    ..Scan::whole(rows)
+                })
+            }
+        }
     }
 
-    async fn remove_passkeys(
+    async fn remove(&self, keys: &[CacheKey]) -> Result<(), CacheError> {
+        let (mut users, mut passkeys) = (Vec::new(), Vec::new());
+        let (mut torrents, mut swarms) = (Vec::new(), Vec::new());
+        for key in keys {
+            match key {
+                CacheKey::User(id) => users.push(*id),
+                CacheKey::Passkey(passkey, of) => passkeys.push((passkey, *of)),
+                CacheKey::Torrent(info_hash) => torrents.push(*info_hash),
+                CacheKey::Swarm(info_hash) => swarms.push(*info_hash),
+            }
+        }
+        users::remove(&self.link, &users).await?;
+        users::remove_passkeys(&self.link, &passkeys).await?;
+        torrents::remove(&self.link, &torrents).await?;
+        swarms::remove(&self.link, &swarms).await
+    }
+
+    async fn mark(&self, mark: Mark) -> Result<Option<String>, CacheError> {
+        marks::get(&self.link, mark).await
+    }
+
+    async fn set_mark(
         &self,
-        passkeys: &[Passkey],
-        of: Option<UserId>,
+        mark: Mark,
+        text: Option<(Generation, &str)>,
     ) -> Result<(), CacheError> {
-        users::remove_passkeys(&self.link, passkeys, of).await
-    }
-
-    async fn registry_keys(&self, cursor: u64) -> Result<Scan<RegistryKey>, CacheError> {
-        scan::registry_keys(&self.link, cursor).await
-    }
-
-    async fn evicted(&self) -> Result<u64, CacheError> {
-        server::evicted(&self.link).await
-    }
-
-    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
-        server::inspect(&self.link).await
-    }
-
-    async fn is_persistent(&self) -> Result<bool, CacheError> {
-        server::is_persistent(&self.link).await
-    }
-
-    async fn time(&self) -> Result<i64, CacheError> {
-        server::time(&self.link).await
+        marks::set(&self.link, mark, text).await
     }
 
     async fn publish(&self, notices: &[Notice]) -> Result<(), CacheError> {
         control::publish(&self.link, notices).await
     }
 
-    async fn control_position(&self) -> Result<ControlPosition, CacheError> {
-        control::position(&self.link).await
-    }
-
-    fn has_reached(&self, position: &ControlPosition, end: &ControlPosition) -> bool {
-        control::has_reached(position, end)
-    }
-
     async fn control(
         &self,
-        after: &ControlPosition,
+        after: Option<&ControlPosition>,
         wait: Duration,
     ) -> Result<(Vec<Notice>, ControlPosition), CacheError> {
         control::read(&self.link, after, wait).await
@@ -334,24 +251,56 @@ impl Cache for Redis {
         nodes::leave(&self.link, journal).await
     }
 
-    async fn forget_journal(&self, journal: &str) -> Result<(), CacheError> {
-        nodes::leave(&self.link, journal).await?;
-        journal::forget(&self.link, journal).await
-    }
-
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError> {
         nodes::lease(&self.link, name, holder, time).await
-    }
-
-    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError> {
-        nodes::add_stats(&self.link, stats).await
     }
 }
 
 #[async_trait]
 impl CacheUpkeep for Redis {
+    async fn database(&self) -> Result<Option<String>, CacheError> {
+        owner::database(&self.link).await
+    }
+
+    async fn set_database(
+        &self,
+        database: &str,
+        former: Option<&str>,
+    ) -> Result<String, CacheError> {
+        let owner = owner::set_database(&self.link, database, former).await?;
+        if owner == database {
+            self.streams.assign_to(database);
+        }
+        Ok(owner)
+    }
+
+    async fn time(&self) -> Result<Option<i64>, CacheError> {
+        server::time(&self.link).await.map(Some)
+    }
+
+    async fn is_persistent(&self) -> Result<bool, CacheError> {
+        server::is_persistent(&self.link).await
+    }
+
+    async fn evicted(&self) -> Result<u64, CacheError> {
+        server::evicted(&self.link).await
+    }
+
     async fn check(&self) -> Result<Vec<CacheFinding>, CacheError> {
         server::check(&self.link).await
+    }
+
+    async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
+        server::inspect(&self.link).await
+    }
+
+    async fn prune(
+        &self,
+        cursor: u64,
+        members_before: i64,
+        guests_before: i64,
+    ) -> Result<Option<u64>, CacheError> {
+        swarms::prune(&self.link, cursor, members_before, guests_before).await
     }
 
     async fn set_totals(
@@ -373,5 +322,19 @@ impl CacheUpkeep for Redis {
 
     async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
         upkeep::clean(&self.link, leftovers).await
+    }
+
+    async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError> {
+        let session = self.link.session().await?;
+        derived::put_memberships(&session, memberships).await
+    }
+
+    async fn put_counts(&self, counts: &[(InfoHash, SwarmCounts)]) -> Result<(), CacheError> {
+        let session = self.link.session().await?;
+        Derived::of_counts(counts).write(&session).await
+    }
+
+    async fn add_stats(&self, stats: NodeStats) -> Result<(), CacheError> {
+        nodes::add_stats(&self.link, stats).await
     }
 }

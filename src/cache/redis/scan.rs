@@ -6,7 +6,7 @@ use super::commands::Commands;
 use super::keys::{self, KeyKind};
 use super::link::{RedisLink, RedisSession};
 use super::reply;
-use crate::cache::{CacheError, RegistryKey, Scan};
+use crate::cache::{CacheError, CacheKey, Scan};
 use crate::registry::BadRow;
 
 /// Keys that the server scans for one reply, which blocks it for less than a millisecond.
@@ -68,16 +68,16 @@ pub(super) async fn scan_any_keys(
 pub(super) async fn registry_keys(
     link: &RedisLink,
     cursor: u64,
-) -> Result<Scan<RegistryKey>, CacheError> {
+) -> Result<Scan<CacheKey>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL, cursor).await?;
     let known = |key: &String| match keys::kind_of(key.as_bytes()) {
-        KeyKind::User(id) => Some(RegistryKey::User(id)),
-        KeyKind::Torrent(info_hash) => Some(RegistryKey::Torrent(info_hash)),
-        KeyKind::Passkey => keys::passkey_of(key)?
-            .parse()
-            .ok()
-            .map(RegistryKey::Passkey),
+        KeyKind::User(id) => Some(CacheKey::User(id)),
+        KeyKind::Torrent(info_hash) => Some(CacheKey::Torrent(info_hash)),
+        KeyKind::Passkey => Some(CacheKey::Passkey(
+            keys::passkey_of(key)?.parse().ok()?,
+            None,
+        )),
         _ => None,
     };
     Ok(Scan {

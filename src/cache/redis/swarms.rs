@@ -13,7 +13,7 @@ use super::link::{RedisLink, RedisSession};
 use super::scan::scan_keys;
 use super::{keys, reply, side_by_side};
 use crate::base::ids::{InfoHash, PeerId, UserId};
-use crate::cache::{CacheError, Scan, SharedPeer};
+use crate::cache::{CacheError, SharedPeer};
 use crate::change::{Member, PeerRecord, RecordAge, Standing, codec};
 
 /// Torrents whose peers one pipeline reads or removes.
@@ -243,14 +243,15 @@ async fn put_chunk(
     Ok(given)
 }
 
-pub(super) async fn swarms(link: &RedisLink, cursor: u64) -> Result<Scan<InfoHash>, CacheError> {
+/// Torrents that have peers, and the next cursor.
+pub(super) async fn scan(
+    link: &RedisLink,
+    cursor: u64,
+) -> Result<(Vec<InfoHash>, Option<u64>), CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL_SWARMS, cursor).await?;
-    Ok(Scan {
-        rows: found.iter().filter_map(|key| keys::swarm_of(key)).collect(),
-        bad: Vec::new(),
-        next,
-    })
+    let hashes = found.iter().filter_map(|key| keys::swarm_of(key));
+    Ok((hashes.collect(), next))
 }
 
 /// Prunes one page of a scan: removes peers whose last announce is too long ago.
@@ -260,9 +261,9 @@ pub(super) async fn prune(
     members_before: i64,
     guests_before: i64,
 ) -> Result<Option<u64>, CacheError> {
-    let scan = swarms(link, cursor).await?;
+    let (torrents, next) = scan(link, cursor).await?;
     let mut commands = Commands::default();
-    for (info_hash, peers) in peers(link, &scan.rows).await? {
+    for (info_hash, peers) in peers(link, &torrents).await? {
         let key = keys::swarm(info_hash);
         let mut remove = Fields::new("HDEL", &key);
         for peer in peers {
@@ -280,13 +281,10 @@ pub(super) async fn prune(
         remove.end(&mut commands);
     }
     link.session().await?.run(commands).await?;
-    Ok(scan.next)
+    Ok(next)
 }
 
-pub(super) async fn remove_swarms(
-    link: &RedisLink,
-    torrents: &[InfoHash],
-) -> Result<(), CacheError> {
+pub(super) async fn remove(link: &RedisLink, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let remove = |hash: &InfoHash| -> Cmd { cmd("UNLINK").arg(keys::swarm(*hash)).take() };
     let session = link.session().await?;
     side_by_side(torrents.chunks(READ_MAX), |chunk| {

@@ -9,7 +9,7 @@ use super::rows::{USER_FIELDS, user_counters, user_fields};
 use super::scan::{RowScan, scan_keys};
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::{Passkey, UserId};
-use crate::cache::{CacheError, Scan, Write};
+use crate::cache::{CacheError, CacheKey, Scan, Write};
 use crate::registry::{BadRow, StoredUser};
 
 /// Users that one job writes or removes.
@@ -156,7 +156,7 @@ pub(super) async fn set_totals(
 pub(super) async fn scan_passkeys(
     link: &RedisLink,
     cursor: u64,
-) -> Result<Scan<(Passkey, UserId)>, CacheError> {
+) -> Result<Scan<CacheKey>, CacheError> {
     let session = link.session().await?;
     let (found, next) = scan_keys(link, &session, keys::ALL_PASSKEYS, cursor).await?;
     let questions: Commands = found.iter().map(|key| cmd("GET").arg(key).take()).collect();
@@ -171,7 +171,7 @@ pub(super) async fn scan_passkeys(
             continue; // removed meanwhile
         }
         match passkey_entry(key, owner) {
-            Some(entry) => scan.rows.push(entry),
+            Some((passkey, id)) => scan.rows.push(CacheKey::Passkey(passkey, Some(id))),
             None => scan.bad.push(BadRow {
                 table: "t:user",
                 id: "***".into(),
@@ -189,22 +189,21 @@ pub(super) fn passkey_entry(key: &str, owner: Value) -> Option<(Passkey, UserId)
     Some((passkey, UserId(id)))
 }
 
+/// Removes passkeys; those with a user only if they still belong to that user.
 pub(super) async fn remove_passkeys(
     link: &RedisLink,
-    passkeys: &[Passkey],
-    of: Option<UserId>,
+    passkeys: &[(&Passkey, Option<UserId>)],
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
     let session = &session;
     side_by_side(passkeys.chunks(ROWS_MAX), |chunk| async move {
-        if let Some(id) = of {
-            let former = chunk.iter().map(|passkey| (id, passkey.expose()));
-            return forget_passkeys(session, former.collect()).await;
-        }
-        let remove = chunk
+        let owned = chunk
             .iter()
-            .map(|passkey| keys::passkey(passkey.expose()))
-            .map(|key| cmd("UNLINK").arg(key).take());
+            .filter_map(|(passkey, of)| Some(((*of)?, passkey.expose())));
+        forget_passkeys(session, owned.collect()).await?;
+        let others = chunk.iter().filter(|(_, of)| of.is_none());
+        let remove =
+            others.map(|(passkey, _)| cmd("UNLINK").arg(keys::passkey(passkey.expose())).take());
         session.run(remove.collect::<Commands>()).await.map(drop)
     })
     .await

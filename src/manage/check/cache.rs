@@ -9,7 +9,7 @@ use super::report::CheckReport;
 use crate::base::clock::{self, APART_MAX, Clock};
 use crate::cache::{Cache, CacheError, Mirrored, owner, time_of};
 use crate::change::journals::node_of;
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::manage::open;
 use crate::storage::{Feed, FeedPosition, Storage, StorageError};
 
@@ -31,8 +31,12 @@ enum State {
     Foreign(String),
 }
 
-pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
-    let cache = match open::cache(config) {
+pub(super) async fn check(
+    config: &Config,
+    drivers: &Drivers,
+    report: &mut CheckReport<'_>,
+) -> Result<()> {
+    let cache = match open::cache(config, drivers) {
         Ok(Some(cache)) => cache,
         Ok(None) => return report.ok("cache", &config.cache.driver),
         Err(error) => {
@@ -50,7 +54,7 @@ pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Resu
             CacheError::Away(_) | CacheError::Restarted(_) => Ok(()),
         };
     }
-    match look(config, &*cache).await {
+    match look(config, drivers, &*cache).await {
         Ok(State::Loaded) => report.ok("cache", &url)?,
         Ok(State::Incomplete { found, hint }) => {
             report.problem("cache", &format!("{url}: {found}"), hint)?;
@@ -105,8 +109,8 @@ async fn settings(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<()>
 }
 
 /// Checks what a starting node would load. Problems of storage are reported by its own check.
-async fn look(config: &Config, cache: &dyn Cache) -> Result<State, CacheError> {
-    let storage = open::database_exists(config).then(|| open::bare_storage(config));
+async fn look(config: &Config, drivers: &Drivers, cache: &dyn Cache) -> Result<State, CacheError> {
+    let storage = open::database_exists(config).then(|| open::bare_storage(config, drivers));
     let storage = storage.and_then(Result::ok);
     if let Some(storage) = &storage
         && let Ok(database) = storage.identity().await
@@ -154,9 +158,9 @@ async fn compare(mirrored: &Mirrored, storage: &dyn Storage) -> Result<State, St
 async fn clock(cache: &dyn Cache, report: &mut CheckReport<'_>) -> Result<()> {
     let before = Clock::start().now().unix;
     match cache.time().await {
-        Ok(theirs) => report_clock("cache clock", before, theirs, report),
-        // Reported above, if anything is wrong with the server.
-        Err(_) => Ok(()),
+        Ok(Some(theirs)) => report_clock("cache clock", before, theirs, report),
+        // Without a clock of its own; or reported above, if anything is wrong with the server.
+        Ok(None) | Err(_) => Ok(()),
     }
 }
 

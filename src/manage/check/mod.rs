@@ -12,12 +12,16 @@ use self::report::CheckReport;
 use super::ExitStatus;
 use super::print::Printer;
 use crate::base::clock::Clock;
-use crate::config::{self, ApiSection, ConfigError, Exposed, Loaded};
+use crate::config::{self, ApiSection, ConfigError, Drivers, Exposed, Loaded};
 
-pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> Result<ExitStatus> {
+pub async fn run(
+    loaded: Result<Loaded, ConfigError>,
+    drivers: &Drivers,
+    printer: &mut Printer,
+) -> Result<ExitStatus> {
     let mut report = CheckReport::new(printer);
     match loaded {
-        Ok(loaded) => check_all(&loaded, &mut report).await?,
+        Ok(loaded) => check_all(&loaded, drivers, &mut report).await?,
         Err(error) => {
             let hint = "see docs/config.md for every key";
             report.problem("config", &error.to_string(), hint)?;
@@ -26,7 +30,7 @@ pub async fn run(loaded: Result<Loaded, ConfigError>, printer: &mut Printer) -> 
     report.end()
 }
 
-async fn check_all(loaded: &Loaded, report: &mut CheckReport<'_>) -> Result<()> {
+async fn check_all(loaded: &Loaded, drivers: &Drivers, report: &mut CheckReport<'_>) -> Result<()> {
     let config = &loaded.config;
     report.ok("config", &loaded.source.to_string())?;
     for warning in &loaded.warnings {
@@ -45,8 +49,8 @@ async fn check_all(loaded: &Loaded, report: &mut CheckReport<'_>) -> Result<()> 
     }
     check_api(&config.api, now, report)?;
     host::check(config, report)?;
-    cache::check(config, report).await?;
-    storage::check(config, report).await
+    cache::check(config, drivers, report).await?;
+    storage::check(config, drivers, report).await
 }
 
 fn check_api(api: &ApiSection, now: i64, report: &mut CheckReport<'_>) -> Result<()> {

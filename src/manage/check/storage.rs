@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::cache;
 use super::report::CheckReport;
-use crate::config::Config;
+use crate::config::{Config, Drivers};
 use crate::manage::open;
 use crate::registry::ClientPrefix;
 use crate::storage::{Finding, Severity, Storage, StorageError};
@@ -12,7 +12,11 @@ use crate::storage::{Finding, Severity, Storage, StorageError};
 /// The hint for missing migrations.
 const MIGRATE: &str = "mika-manage migrate";
 
-pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
+pub(super) async fn check(
+    config: &Config,
+    drivers: &Drivers,
+    report: &mut CheckReport<'_>,
+) -> Result<()> {
     if !open::database_exists(config) {
         let url = &config.storage.url;
         report.ok(
@@ -21,7 +25,7 @@ pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Resu
         )?;
         return report_whitelist(config, 0, report);
     }
-    let storage = match open::bare_storage(config) {
+    let storage = match open::bare_storage(config, drivers) {
         Ok(storage) => storage,
         Err(error) => {
             let hint = "look at storage.driver and storage.url";

@@ -110,7 +110,10 @@ async fn overlay_next(
     after: u64,
     counted: u64,
 ) -> Result<Option<u64>, CacheError> {
-    let batches = match cache.kept(journal, after, BATCHES_AT_ONCE).await {
+    let batches = match cache
+        .kept(journal, after, BATCHES_AT_ONCE, Duration::ZERO)
+        .await
+    {
         Ok(batches) => batches,
         Err(CacheError::Broken(problem)) => {
             tracing::warn!(journal, problem, "a journal can't be read to its end");
@@ -263,7 +266,7 @@ pub(super) async fn catch_up(
                 changes: Vec::new(),
             };
             cache.keep(generation, &[Arc::new(nothing)]).await?;
-            cache.trim_journal(name, applied).await?;
+            cache.trim_journal(name, Some(applied)).await?;
         }
     }
     Ok(())
@@ -354,7 +357,7 @@ async fn follow(
 /// they were read, because this node was paused or cut off, their changes are in the peers of the
 /// cache.
 async fn step(node: &Node, cache: &dyn Cache, name: &str, after: u64) -> Result<u64, CacheError> {
-    let mut batches = cache.follow(name, after, BATCHES_AT_ONCE, WAIT).await?;
+    let mut batches = cache.kept(name, after, BATCHES_AT_ONCE, WAIT).await?;
     let mut last = after;
     if batches.is_empty() {
         last = last.max(cache.last_kept(name).await?);
@@ -362,7 +365,9 @@ async fn step(node: &Node, cache: &dyn Cache, name: &str, after: u64) -> Result<
             return Ok(after);
         }
         // One that came a moment ago is still there.
-        batches = cache.kept(name, after, BATCHES_AT_ONCE).await?;
+        batches = cache
+            .kept(name, after, BATCHES_AT_ONCE, Duration::ZERO)
+            .await?;
     }
     last = batches.last().map_or(last, |batch| batch.number);
     if batches.first().map(|first| first.number) != Some(after + 1) {

@@ -152,7 +152,7 @@ impl RegistryFollower {
                     return;
                 };
                 let mut position_rx = position_tx.subscribe();
-                let is_there = |position: &ControlPosition| cache.has_reached(position, &end);
+                let is_there = |position: &ControlPosition| position.has_reached(&end);
                 let _ = position_rx.wait_for(is_there).await;
             }
         }

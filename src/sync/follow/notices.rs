@@ -68,7 +68,7 @@ impl Notices {
             return Ok(position);
         }
         let generation = cache.ping().await?;
-        let (notices, next) = cache.control(position, WAIT).await?;
+        let (notices, next) = cache.control(Some(position), WAIT).await?;
         if notices.is_empty() {
             return Ok(next);
         }

@@ -222,7 +222,7 @@ impl LeaseHolder {
         let must_wait = changes.iter().any(|change| change.torrent().is_some());
         let patience = if must_wait { CATCH_UP } else { CATCH_UP_SHORT };
         let position_rx = &mut self.position_rx;
-        let caught_up = position_rx.wait_for(|position| cache.has_reached(position, &end));
+        let caught_up = position_rx.wait_for(|position| position.has_reached(&end));
         let is_caught_up = tokio::time::timeout(patience, caught_up).await.is_ok();
         if !is_caught_up {
             self.forget_published();

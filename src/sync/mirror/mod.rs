@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::base::ids::{InfoHash, TorrentId, UserId};
-use crate::cache::{Cache, CacheError, Notice, Write};
+use crate::cache::{Cache, CacheError, CacheKey, Notice, Rows, Write};
 use crate::registry::{ClientPrefix, RowChange, StoredTorrent, StoredUser};
 use crate::storage::Storage;
 
@@ -79,12 +79,14 @@ impl RowSet {
     /// Writes the rows to the cache: what is gone first, because its place may be taken.
     pub async fn put(&self, cache: &dyn Cache) -> Result<(), CacheError> {
         if let Some(clients) = &self.whitelist {
-            cache.put_whitelist(clients).await?;
+            cache.put(Rows::Whitelist(clients), Write::Edit).await?;
         }
-        cache.remove_users(&self.gone_users).await?;
-        cache.remove_torrents(&self.gone_torrents).await?;
-        cache.put_users(&self.users, Write::Edit).await?;
-        cache.put_torrents(&self.torrents, Write::Edit).await
+        let users = self.gone_users.iter().copied().map(CacheKey::User);
+        let torrents = self.gone_torrents.iter().copied().map(CacheKey::Torrent);
+        let gone: Vec<CacheKey> = users.chain(torrents).collect();
+        cache.remove(&gone).await?;
+        cache.put(Rows::Users(&self.users), Write::Edit).await?;
+        cache.put(Rows::Torrents(&self.torrents), Write::Edit).await
     }
 
     /// Which rows nodes have to read again.

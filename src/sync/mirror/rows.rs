@@ -7,7 +7,7 @@
 //! later still, and checks in turn.
 
 use crate::base::ids::{InfoHash, TorrentId, UserId};
-use crate::cache::{Notice, Write, owner};
+use crate::cache::{CacheKey, Notice, Rows, Write, owner};
 use crate::registry::{StoredTorrent, Wipe};
 use crate::storage::UserPatch;
 
@@ -105,7 +105,8 @@ impl Mirror {
             if let Some(former) =
                 former.filter(|former| wanted.is_none_or(|now| now.passkey != *former))
             {
-                self.cache.remove_passkeys(&[former], Some(id)).await?;
+                let former = CacheKey::Passkey(former, Some(id));
+                self.cache.remove(&[former]).await?;
             }
             row = now;
         }
@@ -154,11 +155,13 @@ impl Mirror {
     }
 
     async fn remove_torrents(&self, gone: Vec<InfoHash>) -> Result<(), SyncError> {
-        self.cache.remove_torrents(&gone).await?;
+        let keys: Vec<CacheKey> = gone.iter().copied().map(CacheKey::Torrent).collect();
+        self.cache.remove(&keys).await?;
         // One may have come back under another id.
         for &info_hash in &gone {
             if let Some(row) = self.storage.torrent(info_hash).await? {
-                self.cache.put_torrents(&[row], Write::Edit).await?;
+                let rows = Rows::Torrents(std::slice::from_ref(&row));
+                self.cache.put(rows, Write::Edit).await?;
             }
         }
         let notices: Vec<Notice> = gone.into_iter().map(Notice::Torrent).collect();
@@ -168,7 +171,9 @@ impl Mirror {
     async fn write_whitelist(&self) -> Result<(), SyncError> {
         let mut clients = self.storage.whitelist().await?;
         for _ in 0..TRIES {
-            self.cache.put_whitelist(&clients).await?;
+            self.cache
+                .put(Rows::Whitelist(&clients), Write::Edit)
+                .await?;
             let now = self.storage.whitelist().await?;
             if now == clients {
                 return Ok(());

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::read::{Reader, count_gone};
 use super::{WarmupCounts, WarmupParts, WarmupProgress, WarmupStep};
-use crate::cache::{Cache, CacheError, RegistryKey, Write};
+use crate::cache::{Cache, CacheError, CacheKey, KeySet, Rows, Write};
 use crate::registry::RowChange;
 use crate::storage::{Feed, FeedPosition, StorageError};
 use crate::sync::SyncError;
@@ -55,12 +55,13 @@ impl<'a, P: WarmupProgress> Loader<'a, P> {
         while let Some(at) = cursor
             && self.had != WarmupParts::ALL
         {
-            let scan = self.cache.registry_keys(at).await?;
+            let scan = self.cache.keys(KeySet::Registry, at).await?;
             cursor = scan.next;
             for key in scan.rows {
                 match key {
-                    RegistryKey::User(_) | RegistryKey::Passkey(_) => self.had.users = true,
-                    RegistryKey::Torrent(_) => self.had.torrents = true,
+                    CacheKey::User(_) | CacheKey::Passkey(..) => self.had.users = true,
+                    CacheKey::Torrent(_) => self.had.torrents = true,
+                    CacheKey::Swarm(_) => {}
                 }
             }
         }
@@ -108,7 +109,9 @@ impl<'a, P: WarmupProgress> Loader<'a, P> {
             removed: count_gone(&self.cache.whitelist().await?, &clients),
             ..WarmupCounts::default()
         };
-        self.cache.put_whitelist(&clients).await?;
+        self.cache
+            .put(Rows::Whitelist(&clients), Write::Warmup)
+            .await?;
         self.reader.progress.advance(counts.rows);
         self.reader.progress.end(WarmupStep::Whitelist, &counts);
         self.reader.report.whitelist = Some(counts);
@@ -124,7 +127,7 @@ impl<'a, P: WarmupProgress> Loader<'a, P> {
         while let Some(rows) = self.reader.next_users(&mut cursor).await? {
             counts.rows += rows.len() as u64;
             let cache = Arc::clone(self.cache);
-            let write = async move { cache.put_users(&rows, how).await };
+            let write = async move { cache.put(Rows::Users(&rows), how).await };
             writes.add(write).await?;
         }
         writes.finish().await?;
@@ -142,7 +145,7 @@ impl<'a, P: WarmupProgress> Loader<'a, P> {
         while let Some(rows) = self.reader.next_torrents(&mut cursor).await? {
             counts.rows += rows.len() as u64;
             let cache = Arc::clone(self.cache);
-            let write = async move { cache.put_torrents(&rows, how).await };
+            let write = async move { cache.put(Rows::Torrents(&rows), how).await };
             writes.add(write).await?;
         }
         writes.finish().await?;

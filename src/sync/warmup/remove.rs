@@ -3,7 +3,7 @@
 use super::load::Loader;
 use super::{WarmupCounts, WarmupParts, WarmupProgress, WarmupReport, WarmupStep};
 use crate::base::ids::{InfoHash, Passkey, UserId};
-use crate::cache::RegistryKey;
+use crate::cache::{CacheKey, KeySet};
 use crate::storage::StorageError;
 use crate::sync::SyncError;
 
@@ -37,7 +37,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
     async fn remove_all(&mut self, parts: WarmupParts) -> Result<(), SyncError> {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
-            let scan = self.cache.registry_keys(at).await?;
+            let scan = self.cache.keys(KeySet::Registry, at).await?;
             cursor = scan.next;
             self.reader.progress.advance(scan.rows.len() as u64);
             let candidates = self.candidates(scan.rows, parts);
@@ -50,19 +50,19 @@ impl<P: WarmupProgress> Loader<'_, P> {
         Ok(())
     }
 
-    fn candidates(&self, keys: Vec<RegistryKey>, parts: WarmupParts) -> Candidates {
+    fn candidates(&self, keys: Vec<CacheKey>, parts: WarmupParts) -> Candidates {
         let mut candidates = Candidates::default();
         for key in keys {
             match key {
-                RegistryKey::User(id) if parts.users && !self.reader.stored.has_user(id) => {
+                CacheKey::User(id) if parts.users && !self.reader.stored.has_user(id) => {
                     candidates.users.push(id);
                 }
-                RegistryKey::Passkey(passkey)
+                CacheKey::Passkey(passkey, _)
                     if parts.users && !self.reader.stored.knows_passkey(&passkey) =>
                 {
                     candidates.passkeys.push(passkey);
                 }
-                RegistryKey::Torrent(info_hash)
+                CacheKey::Torrent(info_hash)
                     if parts.torrents
                         && self.reader.stored.has_torrent(&info_hash) != Some(true) =>
                 {
@@ -92,19 +92,21 @@ impl<P: WarmupProgress> Loader<'_, P> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let users = users_gone;
-        self.cache.remove_users(&users).await?;
         passkeys.retain(|passkey| !self.reader.stored.knows_passkey(passkey));
-        self.cache.remove_passkeys(&passkeys, None).await?;
+        let users = users_gone.into_iter().map(CacheKey::User);
+        let mut keys: Vec<CacheKey> = users.collect();
+        let removed_users = keys.len();
+        keys.extend(passkeys.into_iter().map(|it| CacheKey::Passkey(it, None)));
+        self.cache.remove(&keys).await?;
         let mut gone = Vec::with_capacity(torrents.len());
         for info_hash in torrents {
             if self.is_gone(info_hash).await? {
-                gone.push(info_hash);
+                gone.push(CacheKey::Torrent(info_hash));
             }
         }
-        self.cache.remove_torrents(&gone).await?;
+        self.cache.remove(&gone).await?;
         for (counts, removed) in [
-            (&mut self.reader.report.users, users.len()),
+            (&mut self.reader.report.users, removed_users),
             (&mut self.reader.report.torrents, gone.len()),
         ] {
             if let Some(counts) = counts {

@@ -1,0 +1,91 @@
+//! The drivers that a config may name.
+
+use std::sync::Arc;
+
+use crate::base::suggest::nearest;
+use crate::cache::{Cache, CacheDrivers, CacheError};
+use crate::config::Config;
+use crate::storage::{Storage, StorageConfig, StorageDrivers, StorageError};
+
+/// The drivers of a program: those of this crate, and those that its `main` has registered.
+#[derive(Clone)]
+pub struct Drivers {
+    pub cache: CacheDrivers,
+    pub storage: StorageDrivers,
+}
+
+/// A driver that the config names and that the program does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: there is no driver {name:?}; {hint}")]
+pub struct UnknownDriver {
+    key: &'static str,
+    name: String,
+    hint: String,
+}
+
+// === impl Drivers ===
+
+impl Drivers {
+    /// The drivers of this crate.
+    pub fn built_in() -> Self {
+        Self {
+            cache: CacheDrivers::built_in(),
+            storage: StorageDrivers::built_in(),
+        }
+    }
+
+    /// Whether the program has the drivers that the config names.
+    pub fn check(&self, config: &Config) -> Result<(), UnknownDriver> {
+        let (storage, cache) = (&config.storage.driver, &config.cache.driver);
+        if self.storage.get(storage).is_none() {
+            return Err(UnknownDriver::of(
+                "storage.driver",
+                storage,
+                &self.storage.names(),
+            ));
+        }
+        if self.cache.get(cache).is_none() {
+            return Err(UnknownDriver::of(
+                "cache.driver",
+                cache,
+                &self.cache.names(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Opens the storage of the config, whose driver was checked.
+    pub fn open_storage(&self, config: &Config) -> Result<Arc<dyn Storage>, StorageError> {
+        let storage = &config.storage;
+        let open = self.storage.get(&storage.driver);
+        let open = open.ok_or_else(|| StorageError::Broken("there is no such driver".into()))?;
+        open(&StorageConfig::of(
+            &storage.url,
+            &storage.schema,
+            &storage.statements,
+        ))
+    }
+
+    /// Opens the cache of the config, whose driver was checked; none if nodes share none.
+    pub fn open_cache(&self, config: &Config) -> Result<Option<Arc<dyn Cache>>, CacheError> {
+        let open = self.cache.get(&config.cache.driver);
+        let open = open.ok_or_else(|| CacheError::Broken("there is no such driver".into()))?;
+        open(&config.cache.url)
+    }
+}
+
+// === impl UnknownDriver ===
+
+impl UnknownDriver {
+    fn of(key: &'static str, name: &str, known: &[&str]) -> Self {
+        let hint = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("there are: {}", known.join(", ")),
+        };
+        Self {
+            key,
+            name: name.to_owned(),
+            hint,
+        }
+    }
+}
