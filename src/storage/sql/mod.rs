@@ -1,7 +1,8 @@
 //! The SQL engine: everything that Mika does with a web application's database, above a small driver.
 //!
 //! What a query means is in the files of `schemas/`, by name; what Mika does with the rows is in this folder,
-//! once for all databases. A driver ([`SqlDatabase`]) has connections, runs statements and explains errors.
+//! once for all databases. A driver ([`SqlDatabase`]) has connections, runs statements, explains errors, and answers
+//! what a database can't be asked in SQL (`catalogue`).
 
 mod apply;
 pub mod calls;

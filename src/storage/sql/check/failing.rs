@@ -59,9 +59,10 @@ impl FailingStatements {
 
 /// Whether a finding says that a table of that name is missing, or that a table lacks a column of that name.
 fn is_missing(reported: &str, name: &str) -> bool {
-    let table = [
+    let tables = [
         format!("the table `{name}` is missing"),
         format!("the table {name} is missing"),
+        format!("the database has no identity (table {name})"),
     ];
     let columns = reported
         .split_once("` lacks the column")
@@ -69,6 +70,6 @@ fn is_missing(reported: &str, name: &str) -> bool {
     let mut columns = columns
         .into_iter()
         .flat_map(|(_, names)| names.split([' ', ',']));
-    table.iter().any(|missing| reported.starts_with(missing))
+    tables.iter().any(|missing| reported.starts_with(missing))
         || !name.is_empty() && columns.any(|column| column.eq_ignore_ascii_case(name))
 }
