@@ -1,5 +1,7 @@
 //! What a SQL driver implements: connections that run statements. What the statements mean is the engine's.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::cells::{Cell, SqlRows};
@@ -136,7 +138,7 @@ pub trait SqlSession: Send {
         &mut self,
         statement: &Statement,
         columns: &'static str,
-        rows: &SqlRows,
+        rows: &Arc<SqlRows>,
     ) -> Result<SqlRows, SqlFault>;
 
     /// Excludes other processes that edit, until the end of the job: a site's tables need not have unique keys.
