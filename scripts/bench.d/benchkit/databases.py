@@ -20,6 +20,9 @@ class Database:
 
     program = ""
     package = ""
+    stop_signal = signal.SIGTERM
+    # Whom the server runs as, if that is not who measures.
+    account = None
 
     def __init__(self, folder):
         if shutil.which(self.program) is None:
@@ -33,7 +36,12 @@ class Database:
     def _start(self, command):
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(word) for word in command], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [str(word) for word in command],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=self.account,
             )
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self._answers():
@@ -51,9 +59,7 @@ class Database:
 
     def cpu_seconds(self):
         """What all threads of the server have used, in user and system mode."""
-        stat = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(ticks(self._process.pid)[:2]) / os.sysconf("SC_CLK_TCK")
 
     def pin(self, core):
         """Keeps all of its threads, and those to come, on that core."""
@@ -70,12 +76,18 @@ class Database:
     def stop(self):
         if self._process.poll() is None:
             self.resume()
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(self.stop_signal)
         try:
             self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def ticks(process):
+    """The CPU time of a process: user and system mode, and the same of its children that have ended."""
+    stat = pathlib.Path(f"/proc/{process}/stat").read_text()
+    return [int(field) for field in stat.rpartition(")")[2].split()[11:15]]
 
 
 class Redis(Database):
@@ -150,3 +162,61 @@ class MariaDb(Database):
     def _answers(self):
         command = ["mariadb-admin", "--no-defaults", "--user=root", f"--socket={self._socket}", "ping"]
         return subprocess.run(command, capture_output=True).returncode == 0
+
+
+class Postgres(Database):
+    """A PostgreSQL whose superuser has no password."""
+
+    program = "postgres"
+    package = "postgresql"
+    # Without waiting for those who are connected.
+    stop_signal = signal.SIGINT
+    versions = pathlib.Path("/usr/lib/postgresql")
+    user = "bench"
+
+    def __init__(self, folder):
+        versions = sorted(self.versions.glob("*/bin"), key=lambda it: float(it.parent.name))
+        if versions:
+            # Debian has the server's programs beside the path.
+            os.environ["PATH"] = f"{versions[-1]}:{os.environ['PATH']}"
+        super().__init__(folder)
+        if os.geteuid() == 0:
+            self.account = "postgres"
+            shutil.chown(self.folder, self.account)
+            pathlib.Path(folder).chmod(0o711)
+        data = self.folder / "data"
+        install = ["initdb", f"--pgdata={data}", f"--username={self.user}", "--auth=trust", "--encoding=UTF8"]
+        install += ["--locale=C", "--no-sync"]
+        done = subprocess.run(install, capture_output=True, text=True, user=self.account, cwd=self.folder)
+        if done.returncode != 0:
+            raise Fault(f"initdb failed:\n{done.stdout}{done.stderr}")
+        sizes = ["shared_buffers=1GB", "max_wal_size=4GB", "synchronous_commit=off"]
+        # Old rows are cleared away between two runs, and not in the middle of one.
+        settings = [f"--{it}" for it in (*sizes, "autovacuum=off", f"unix_socket_directories={self.folder}")]
+        self._start([self.program, "-D", data, "-h", "127.0.0.1", "-p", self.port, *settings])
+
+    def url(self, database):
+        return f"postgres://{self.user}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, text, database="postgres"):
+        command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", self.url(database)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Fault(f"psql: {done.stderr}")
+        return done.stdout
+
+    def cpu_seconds(self):
+        """What the server and its parts have used: one process for each connection, and some of its own."""
+        server = self._process.pid
+        parts = pathlib.Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        used = sum(ticks(server))
+        for part in parts:
+            try:
+                used += sum(ticks(part)[:2])
+            except FileNotFoundError:
+                pass  # It has ended just now, and is missing until the server looks.
+        return used / os.sysconf("SC_CLK_TCK")
+
+    def _answers(self):
+        command = ["pg_isready", "--quiet", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(command).returncode == 0

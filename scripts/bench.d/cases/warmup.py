@@ -1,6 +1,6 @@
-"""`mika-manage warmup` from MariaDB to Redis, beside `redis-cli --pipe` with the same commands.
+"""`mika-manage warmup` from MariaDB and PostgreSQL to Redis, beside `redis-cli --pipe` with the same commands.
 
-Both fill an empty Redis, by turns; figures are medians over the rounds. The commands of the pipe
+All fill an empty Redis, by turns; figures are medians over the rounds. The commands of the pipe
 are generated, and held to those of the warmup: as many of each kind, and the same data after it.
 """
 
@@ -13,17 +13,42 @@ import tempfile
 import time
 from contextlib import ExitStack
 
-from benchkit.databases import MariaDb, Redis
+from benchkit.databases import MariaDb, Postgres, Redis
 from benchkit.fault import Fault
 from benchkit.process import TARGET, build
 from benchkit.report import Column, note
+from benchkit.site import manage
 
 DATABASE = "site"
 CLIENTS = 12
-SECONDS_MAX = 600
+
+FILL = {
+    "mariadb": """
+        INSERT INTO users (id, passkey, username)
+            SELECT seq, MD5(seq), CONCAT('user', seq) FROM seq_1_to_{users};
+        INSERT INTO torrents (id, info_hash, release_name)
+            SELECT seq, UNHEX(LEFT(SHA2(seq, 256), 40)), CONCAT('Some.Release.', seq, '.1080p-GROUP')
+            FROM seq_1_to_{torrents};
+        INSERT INTO whitelist (peer_id, vstring)
+            SELECT CONCAT('-C', seq, '-'), CONCAT('Client ', seq) FROM seq_1_to_{clients};
+        ANALYZE TABLE users, torrents;
+    """,
+    "postgres": """
+        SET session_replication_role = replica; -- without triggers
+        INSERT INTO users (id, passkey, username)
+            SELECT n, md5(n::text), 'user' || n FROM generate_series(1, {users}) AS it (n);
+        INSERT INTO torrents (id, info_hash, release_name)
+            SELECT n, substring(sha256(n::text::bytea) FOR 20), 'Some.Release.' || n || '.1080p-GROUP'
+            FROM generate_series(1, {torrents}) AS it (n);
+        INSERT INTO whitelist (peer_id, vstring)
+            SELECT '-C' || n || '-', 'Client ' || n FROM generate_series(1, {clients}) AS it (n);
+        VACUUM ANALYZE;
+    """,
+}
 
 # What a warmup writes beside the rows, and a pipe of rows does not.
 OWN_KEYS = ("t:registry", "t:control")
+OWN_WRITES_MAX = 100
 
 COLUMNS = [
     Column("seconds", "seconds", "s", "{:.2f}", has_ratio=True),
@@ -35,6 +60,7 @@ COLUMNS = [
 
 
 def add_arguments(parser):
+    parser.add_argument("--driver", choices=FILL, action="append", help="only from this database")
     parser.add_argument("--torrents", type=int, default=1_000_000, help="(default %(default)s)")
     parser.add_argument("--users", type=int, default=500_000, help="(default %(default)s)")
 
@@ -46,47 +72,40 @@ def run(options, report):
     with ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))
         redis = stack.enter_context(Redis(folder))
-        mariadb = stack.enter_context(MariaDb(folder))
-        warmup = [TARGET / "mika-manage", "-c", prepare(mariadb, redis, options, folder), "warmup"]
+        drivers = options.driver or list(FILL)
+        warmups = {}
+        for driver in drivers:
+            server = stack.enter_context({"mariadb": MariaDb, "postgres": Postgres}[driver](folder))
+            config = prepare(driver, server, redis, options, folder)
+            warmups[f"warmup, {driver}"] = [TARGET / "mika-manage", "-c", config, "warmup"]
         commands = folder / "commands"
         count = write_commands(commands, options)
         note(f"{count} commands, {commands.stat().st_size >> 20} MiB")
-        compare(redis, warmup, commands)
+        compare(redis, warmups, commands)
         for number in range(options.rounds):
             note(f"round {number + 1} of {options.rounds}")
             report.add("redis-cli --pipe", pipe(redis, commands, count))
-            report.add("warmup", measure(redis, warmup, count), ratio_to="redis-cli --pipe")
+            for case, command in warmups.items():
+                report.add(case, measure(redis, command, count), ratio_to="redis-cli --pipe")
+    if len(warmups) > 1:
+        report.beside("warmup, postgres", ["warmup, mariadb"])
     report.title = (
         f"Warmup of {options.torrents} torrents and {options.users} users into an empty Redis: "
         f"medians of {options.rounds} rounds"
     )
 
 
-def prepare(mariadb, redis, options, folder):
+def prepare(driver, server, redis, options, folder):
     """Tables with rows as a web application has them; the config that leads to both servers."""
-    config = folder / "config.json"
-    storage = {"driver": "mysql", "url": mariadb.url(DATABASE)}
+    config = folder / f"{driver}.json"
+    storage = {"driver": "mysql" if driver == "mariadb" else driver, "url": server.url(DATABASE)}
     config.write_text(
         json.dumps({"mode": "private", "storage": storage, "cache": {"driver": "redis", "url": redis.url}})
     )
-    mariadb.sql(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4")
-    migrate = [TARGET / "mika-manage", "-c", config, "migrate"]
-    done = subprocess.run(migrate, cwd=folder, capture_output=True, text=True, timeout=SECONDS_MAX)
-    if done.returncode != 0:
-        raise Fault(f"`mika-manage migrate` failed:\n{done.stderr}")
-    note("filling the tables")
-    mariadb.sql(
-        f"""
-        INSERT INTO users (id, passkey, username)
-            SELECT seq, MD5(seq), CONCAT('user', seq) FROM seq_1_to_{options.users};
-        INSERT INTO torrents (id, info_hash, release_name)
-            SELECT seq, UNHEX(SHA1(seq)), CONCAT('Some.Release.', seq, '.1080p-GROUP') FROM seq_1_to_{options.torrents};
-        INSERT INTO whitelist (peer_id, vstring)
-            SELECT CONCAT('-C', seq, '-'), CONCAT('Client ', seq) FROM seq_1_to_{CLIENTS};
-        ANALYZE TABLE users, torrents;
-        """,
-        DATABASE,
-    )
+    server.sql(f"CREATE DATABASE {DATABASE}" + (" CHARACTER SET utf8mb4" if driver == "mariadb" else ""))
+    manage(folder, config, "migrate")
+    note(f"{driver}: filling the tables")
+    server.sql(FILL[driver].format(users=options.users, torrents=options.torrents, clients=CLIENTS), DATABASE)
     return config
 
 
@@ -113,29 +132,33 @@ def commands_of(options):
         yield ["HSET", f"t:u:{number}", *fields]
         yield ["SET", f"t:user:{passkey}", number]
     for number in range(1, options.torrents + 1):
-        info_hash = hashlib.sha1(str(number).encode()).hexdigest()
+        info_hash = hashlib.sha256(str(number).encode()).hexdigest()[:40]
         name = f"Some.Release.{number}.1080p-GROUP"
         fields = ["info_hash", info_hash, "torrent_id", number, "name", name]
         yield ["HSET", f"t:t:{info_hash}", *fields, "enabled", 1, "multi_up", 1, "multi_dn", 1]
 
 
-def compare(redis, warmup, commands):
+def compare(redis, warmups, commands):
     """One unmeasured run of each: they have to write the same, by as many commands of each kind."""
-    found = []
-    for fill in (lambda: run_warmup(warmup), lambda: run_pipe(redis, commands)):
-        empty(redis)
-        redis.ask("CONFIG", "RESETSTAT")
-        fill()
-        calls = redis.calls()
-        redis.ask("DEL", *OWN_KEYS)
-        writes = {name: calls.get(name, 0) for name in ("hset", "set", "hsetnx", "zadd", "hdel")}
-        found.append((redis.ask("DEBUG", "DIGEST"), writes))
-    (digest, calls), (pipe_digest, pipe_calls) = found
-    # The warmup also records how far the registry is mirrored.
-    calls["hset"] -= 1
-    if (digest, calls) != (pipe_digest, pipe_calls):
-        raise Fault(f"the pipe does not do what the warmup does: {calls} and {pipe_calls}; digests {digest}, {pipe_digest}")
-    note(f"the same data by the same commands: {calls}")
+    expected = written(redis, lambda: run_pipe(redis, commands))
+    for case, command in warmups.items():
+        found = written(redis, lambda: run_warmup(command))
+        # The warmup also records how far the registry is mirrored, and that it is still at work.
+        own_writes = found["hset"] - expected["hset"]
+        if found != expected | {"hset": found["hset"]} or own_writes not in range(OWN_WRITES_MAX):
+            raise Fault(f"the pipe does not do what {case!r} does: {expected} and {found}")
+    note(f"the same data by the same commands: {expected}")
+
+
+def written(redis, fill):
+    """How many commands of each kind that write an empty Redis gets, and the digest of its data."""
+    empty(redis)
+    redis.ask("CONFIG", "RESETSTAT")
+    fill()
+    calls = redis.calls()
+    redis.ask("DEL", *OWN_KEYS)
+    writes = {name: calls.get(name, 0) for name in ("hset", "set", "hsetnx", "zadd", "hdel")}
+    return writes | {"digest": redis.ask("DEBUG", "DIGEST")}
 
 
 def measure(redis, warmup, count):

@@ -233,7 +233,7 @@ impl SqlSession for MysqlSession<'_> {
         &mut self,
         statement: &Statement,
         columns: &'static str,
-        rows: &SqlRows,
+        rows: &Arc<SqlRows>,
     ) -> Result<SqlRows, SqlFault> {
         let result = self.call_for(statement, columns, rows).await;
         self.told(result).await

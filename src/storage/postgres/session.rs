@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -360,7 +361,7 @@ impl SqlSession for PostgresSession<'_> {
         &mut self,
         statement: &Statement,
         columns: &'static str,
-        rows: &SqlRows,
+        rows: &Arc<SqlRows>,
     ) -> Result<SqlRows, SqlFault> {
         let result = match self.call_for(statement, columns, rows).await {
             Err(fault) => Err(refused::with_default(fault, statement)),

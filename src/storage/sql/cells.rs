@@ -40,15 +40,15 @@ pub struct SqlRows {
     pub changed: u64,
 }
 
-/// A cell, with a range of the buffer.
+/// A cell, with where its text or bytes begin in the buffer, and how many they are. Small, because there are many.
 #[derive(Clone, Copy, Debug)]
 enum Slot {
     Null,
     Int(i64),
     Real(f64),
-    Text(usize, usize),
-    Bytes(usize, usize),
-    Expression(usize, usize),
+    Text(usize, u32),
+    Bytes(usize, u32),
+    Expression(usize, u32),
 }
 
 /// One of the rows. Its columns are read by their position in the statement.
@@ -124,9 +124,17 @@ impl SqlRows {
         }
     }
 
+    /// The same with room for so many of them.
+    pub fn with_capacity(width: usize, rows: usize) -> Self {
+        Self {
+            slots: Vec::with_capacity(width * rows),
+            ..Self::new(width)
+        }
+    }
+
     /// Rows of numbers.
     pub fn of<const N: usize>(rows: impl Iterator<Item = [i64; N]>) -> Self {
-        let mut all = Self::new(N);
+        let mut all = Self::with_capacity(N, rows.size_hint().0);
         for row in rows {
             all.push(&row.map(Cell::Int));
         }
@@ -141,41 +149,17 @@ impl SqlRows {
     /// Appends a row.
     pub fn push(&mut self, row: &[Cell<'_>]) {
         debug_assert_eq!(row.len(), self.width);
-        for cell in row {
-            self.push_cell(*cell);
-        }
+        let slots = row.iter().map(|cell| Slot::of(*cell, &mut self.bytes));
+        self.slots.extend(slots);
     }
 
     /// Appends one cell; a row ends with its last column.
     pub fn push_cell(&mut self, cell: Cell<'_>) {
-        let slot = match cell {
-            Cell::Null => Slot::Null,
-            Cell::Int(number) => Slot::Int(number),
-            Cell::Real(number) => Slot::Real(number),
-            Cell::Text(text) => {
-                let (start, length) = self.keep(text.as_bytes());
-                Slot::Text(start, length)
-            }
-            Cell::Bytes(bytes) => {
-                let (start, length) = self.keep(bytes);
-                Slot::Bytes(start, length)
-            }
-            Cell::Expression(sql) => {
-                let (start, length) = self.keep(sql.as_bytes());
-                Slot::Expression(start, length)
-            }
-        };
-        self.slots.push(slot);
-    }
-
-    fn keep(&mut self, bytes: &[u8]) -> (usize, usize) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        (start, bytes.len())
+        self.slots.push(Slot::of(cell, &mut self.bytes));
     }
 
     fn cell_of(&self, slot: Slot) -> Cell<'_> {
-        let bytes = |start: usize, length: usize| self.bytes.get(start..start + length);
+        let bytes = |start: usize, length: u32| self.bytes.get(start..start + length as usize);
         let text = |start, length| {
             let bytes = bytes(start, length).unwrap_or_default();
             std::str::from_utf8(bytes).unwrap_or_default()
@@ -222,7 +206,7 @@ impl SqlRows {
 
     /// A copy of some of the rows.
     pub fn part(&self, rows: Range<usize>) -> Self {
-        let mut part = Self::new(self.width);
+        let mut part = Self::with_capacity(self.width, rows.len());
         for row in rows.filter_map(|number| self.row(number)) {
             row.cells().for_each(|cell| part.push_cell(cell));
         }
@@ -240,6 +224,39 @@ impl SqlRows {
             row.cells().for_each(|cell| self.push_cell(cell));
         }
         self.changed += other.changed;
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// The slot of a cell, whose text or bytes are appended to `buffer`.
+    #[inline]
+    fn of(cell: Cell<'_>, buffer: &mut Vec<u8>) -> Self {
+        let mut keep = |bytes: &[u8]| {
+            let start = buffer.len();
+            // No database has values of 4 GiB.
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            buffer.extend_from_slice(&bytes[..length as usize]);
+            (start, length)
+        };
+        match cell {
+            Cell::Null => Self::Null,
+            Cell::Int(number) => Self::Int(number),
+            Cell::Real(number) => Self::Real(number),
+            Cell::Text(text) => {
+                let (start, length) = keep(text.as_bytes());
+                Self::Text(start, length)
+            }
+            Cell::Bytes(bytes) => {
+                let (start, length) = keep(bytes);
+                Self::Bytes(start, length)
+            }
+            Cell::Expression(sql) => {
+                let (start, length) = keep(sql.as_bytes());
+                Self::Expression(start, length)
+            }
+        }
     }
 }
 
@@ -329,8 +346,13 @@ impl<'a> SqlRow<'a> {
 
     /// A number of any type, without its fraction; `as` saturates.
     pub fn integer(&self, column: usize) -> Option<i64> {
-        self.key(column)
-            .or_else(|| Some(self.number(column)? as i64))
+        match self.cell(column) {
+            Cell::Int(number) => Some(number),
+            Cell::Null => None,
+            _ => self
+                .key(column)
+                .or_else(|| Some(self.number(column)? as i64)),
+        }
     }
 
     /// A number of any type.

@@ -1,6 +1,7 @@
 //! What a SQL driver implements: connections that run statements. What the statements mean is the engine's.
 
 use std::mem;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -167,7 +168,7 @@ pub trait SqlSession: SqlCatalogue {
         &mut self,
         statement: &Statement,
         columns: &'static str,
-        rows: &SqlRows,
+        rows: &Arc<SqlRows>,
     ) -> Result<SqlRows, SqlFault>;
 
     /// Runs SQL without parameters and rows.

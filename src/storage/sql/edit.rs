@@ -228,7 +228,7 @@ impl TakenKeys {
         }
         let ids = torrents.iter().filter_map(|torrent| Some(torrent.id?.0));
         let wanted = SqlRows::of_ids(ids);
-        let known = job.call_for(&calls::TORRENTS_KNOWN, &wanted).await?;
+        let known = job.call_for(&calls::TORRENTS_KNOWN, wanted).await?;
         let known = known.iter().filter_map(|row| row.id(0).ok());
         taken.ids.extend(known);
         Ok(taken)
@@ -325,10 +325,10 @@ pub(super) async fn remove_torrents(
     let rows = known
         .iter()
         .map(|(id, unused)| [id.0.into(), unused.map_or(-1, clamp)]);
-    job.call_for(&calls::REMOVE_TORRENTS, &SqlRows::of(rows))
+    job.call_for(&calls::REMOVE_TORRENTS, SqlRows::of(rows))
         .await?;
     let ids = SqlRows::of_ids(known.iter().map(|(id, _)| id.0));
-    let left = job.call_for(&calls::TORRENTS_KNOWN, &ids).await?;
+    let left = job.call_for(&calls::TORRENTS_KNOWN, ids).await?;
     job.commit().await?;
     Ok((known.len() - left.len()) as u64)
 }
@@ -438,7 +438,7 @@ pub(super) async fn must_exist(
 
 async fn is_known(job: &mut Job<'_>, known: &'static Call, id: u32) -> Result<bool, SqlFault> {
     let wanted = SqlRows::of_ids([id].into_iter());
-    Ok(!job.call_for(known, &wanted).await?.is_empty())
+    Ok(!job.call_for(known, wanted).await?.is_empty())
 }
 
 /// An info hash as its column takes it: the first of its texts, or bytes where there are none.

@@ -24,7 +24,7 @@ pub(super) async fn of_hashes(
     }
     let mut known = Vec::new();
     for wanted in [texts, bytes] {
-        let rows = job.call_for(&calls::TORRENTS_OF_HASHES, &wanted).await?;
+        let rows = job.call_for(&calls::TORRENTS_OF_HASHES, wanted).await?;
         known.extend(rows.iter().filter_map(|row| {
             let hash = |column| row.info_hash(column, "").ok().flatten();
             Some((TorrentId(row.id(0).ok()?), hash(1), hash(2)))

@@ -66,7 +66,7 @@ pub(super) async fn fix(job: &mut Job<'_>, what: Wipe, ids: &[u32]) -> Result<()
     };
     job.require(call, "setting totals")?;
     job.begin().await?;
-    job.call_for(call, &SqlRows::of_ids(ids.iter().copied()))
+    job.call_for(call, SqlRows::of_ids(ids.iter().copied()))
         .await?;
     job.commit().await
 }

@@ -1,6 +1,7 @@
 //! One job on a connection: its statements by name, and its attempts.
 
 use std::iter::Take;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::{self, Call};
@@ -158,9 +159,10 @@ impl<'a> Job<'a> {
     pub(super) async fn call_for(
         &mut self,
         call: &'static Call,
-        rows: &SqlRows,
+        rows: SqlRows,
     ) -> Result<SqlRows, SqlFault> {
-        self.call_for_columns(call, call.rows, rows).await
+        self.call_for_columns(call, call.rows, &Arc::new(rows))
+            .await
     }
 
     /// Like [`Self::call_for`], with rows of these columns, which may be more than the statement needs.
@@ -168,7 +170,7 @@ impl<'a> Job<'a> {
         &mut self,
         call: &'static Call,
         columns: &'static str,
-        rows: &SqlRows,
+        rows: &Arc<SqlRows>,
     ) -> Result<SqlRows, SqlFault> {
         let statements = self.statements;
         let mut found = SqlRows::default();

@@ -143,7 +143,7 @@ pub(super) async fn with_records(
     torrents: &[TorrentId],
 ) -> Result<Vec<TorrentId>, SqlFault> {
     let wanted = SqlRows::of_ids(torrents.iter().map(|torrent| torrent.0));
-    let rows = job.call_for(&calls::WITH_RECORDS, &wanted).await?;
+    let rows = job.call_for(&calls::WITH_RECORDS, wanted).await?;
     let ids = rows.iter().filter_map(|row| row.id(0).ok());
     Ok(ids.map(TorrentId).collect())
 }

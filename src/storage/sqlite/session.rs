@@ -1,5 +1,6 @@
 //! A connection while a job has it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -126,14 +127,14 @@ impl SqlSession for SqliteSession<'_> {
         &mut self,
         statement: &Statement,
         columns: &'static str,
-        rows: &SqlRows,
+        rows: &Arc<SqlRows>,
     ) -> Result<SqlRows, SqlFault> {
         if rows.is_empty() {
             return Ok(SqlRows::default());
         }
         let columns: Vec<&str> = columns.split_whitespace().collect();
         let statement = SqliteStatement::new(statement, &columns, "");
-        let rows = rows.clone();
+        let rows = Arc::clone(rows);
         self.step(move |connection| statement.run(connection, &rows))
             .await
     }

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::fault::SqliteFault;
-use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
+use crate::storage::sql::cells::{Cell, SqlRows};
 use crate::storage::sql::statements::{Piece, Statement};
 use crate::storage::values::is_blank_hash;
 
@@ -65,14 +65,19 @@ impl SqliteStatement {
         let mut statement = connection.prepare_cached(&self.sql)?;
         let (parameters, changes) = (statement.parameter_count(), !statement.readonly());
         let width = statement.column_count();
-        let mut found = SqlRows::new(width);
+        let mut found = SqlRows::with_capacity(width, rows.len());
         let mut wanted = rows.iter();
         for _ in 0..rows.len().div_ceil(self.at_once).max(1) {
-            let cells = wanted.by_ref().take(self.at_once).flat_map(SqlRow::cells);
-            // The last run may have fewer rows.
-            let cells = cells.chain(std::iter::repeat(Cell::Null));
-            for (number, cell) in cells.take(parameters).enumerate() {
-                statement.raw_bind_parameter(number + 1, value(cell))?;
+            if wanted.len() < self.at_once {
+                // The parameters of rows that the last run does not have are NULL.
+                statement.clear_bindings();
+            }
+            let mut bound = 0;
+            for row in wanted.by_ref().take(self.at_once) {
+                for cell in row.cells().take(parameters - bound) {
+                    bound += 1;
+                    statement.raw_bind_parameter(bound, value(cell))?;
+                }
             }
             let mut results = statement.raw_query();
             while let Some(result) = results.next()? {

@@ -22,7 +22,7 @@ pub(super) async fn held(job: &mut Job<'_>, touched: &Touched<'_>) -> Result<Hel
     };
     let mut without_account = Vec::new();
     let all: Vec<usize> = (0..touched.peers.len()).collect();
-    let rows = job.call_for(&calls::HELD, &wanted(touched, &all)).await?;
+    let rows = job.call_for(&calls::HELD, wanted(touched, &all)).await?;
     for row in rows.iter() {
         let place = row.total(0) as usize;
         let Some(peer) = touched.peers.get(place) else {
@@ -52,7 +52,7 @@ pub(super) async fn held(job: &mut Job<'_>, touched: &Touched<'_>) -> Result<Hel
 
 /// The keys of peers, with their indices.
 fn wanted(touched: &Touched<'_>, places: &[usize]) -> SqlRows {
-    let mut wanted = SqlRows::new(4);
+    let mut wanted = SqlRows::with_capacity(4, places.len());
     for &place in places {
         let key = &touched.peers[place].key;
         wanted.push(&[
@@ -72,7 +72,7 @@ async fn accounts(
     places: &[usize],
 ) -> Result<Vec<(usize, PeerAccount)>, SqlFault> {
     let wanted = wanted(touched, places);
-    let rows = job.call_for(&calls::HELD_BASES, &wanted).await?;
+    let rows = job.call_for(&calls::HELD_BASES, wanted).await?;
     let account = |row: SqlRow<'_>| {
         let base = Base {
             up: row.total(1),

@@ -14,9 +14,10 @@ const NEW: usize = 13;
 
 pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(), SqlFault> {
     write_standing(job, settled).await?;
-    let mut new = SqlRows::new(NEW);
-    let mut grown = SqlRows::new(OFTEN);
-    let mut others = SqlRows::new(ALL);
+    let count = settled.histories.len();
+    let mut new = SqlRows::with_capacity(NEW, count);
+    let mut grown = SqlRows::with_capacity(OFTEN, count);
+    let mut others = SqlRows::with_capacity(ALL, count);
     for row in &settled.histories {
         let cells = cells(row);
         if row.is_new {
@@ -27,9 +28,9 @@ pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result
             others.push(&cells[..ALL]);
         }
     }
-    job.call_for(&calls::INSERT_HISTORIES, &new).await?;
-    job.call_for(&calls::UPDATE_HISTORIES_OFTEN, &grown).await?;
-    job.call_for(&calls::UPDATE_HISTORIES, &others).await?;
+    job.call_for(&calls::INSERT_HISTORIES, new).await?;
+    job.call_for(&calls::UPDATE_HISTORIES_OFTEN, grown).await?;
+    job.call_for(&calls::UPDATE_HISTORIES, others).await?;
     Ok(())
 }
 
@@ -66,6 +67,6 @@ async fn write_standing(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(
             ]);
         }
     }
-    job.call_for(&calls::UPDATE_STANDING, &changed).await?;
+    job.call_for(&calls::UPDATE_STANDING, changed).await?;
     Ok(())
 }

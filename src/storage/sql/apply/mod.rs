@@ -94,6 +94,6 @@ async fn existing(
     ids: &[u32],
 ) -> Result<Vec<u32>, SqlFault> {
     let wanted = SqlRows::of_ids(ids.iter().copied());
-    let rows = job.call_for(call, &wanted).await?;
+    let rows = job.call_for(call, wanted).await?;
     Ok(rows.iter().filter_map(|row| row.id(0).ok()).collect())
 }

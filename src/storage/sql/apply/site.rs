@@ -7,6 +7,7 @@
 //! the row and its credit are logged after the commit.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::super::calls::{self, Call};
 use super::super::cells::{Cell, SqlRow, SqlRows};
@@ -87,14 +88,14 @@ async fn write_rows(
 ) -> Result<(), SqlFault> {
     for start in (0..rows.len()).step_by(AT_ONCE) {
         // A stack of the parts still to be written, the first on top.
-        let mut parts = vec![rows.part(start..rows.len().min(start + AT_ONCE))];
+        let mut parts = vec![Arc::new(rows.part(start..rows.len().min(start + AT_ONCE)))];
         while let Some(part) = parts.pop() {
             let Some(fault) = try_to_write(job, call, &part).await? else {
                 continue;
             };
             if part.len() > 1 {
                 let half = part.len() / 2;
-                parts.extend([part.part(half..part.len()), part.part(0..half)]);
+                parts.extend([half..part.len(), 0..half].map(|rows| Arc::new(part.part(rows))));
             } else {
                 write_what_fits(job, call, &part, fault).await?;
             }
@@ -107,10 +108,10 @@ async fn write_rows(
 async fn try_to_write(
     job: &mut Job<'_>,
     call: &'static Call,
-    rows: &SqlRows,
+    rows: &Arc<SqlRows>,
 ) -> Result<Option<SqlFault>, SqlFault> {
     job.savepoint_for(call).await?;
-    match job.call_for(call, rows).await {
+    match job.call_for_columns(call, call.rows, rows).await {
         Ok(_) => Ok(None),
         Err(fault) if fault.refused_row().is_some() || is_other_key(&fault, call) => {
             job.undo().await?;
@@ -129,7 +130,7 @@ fn is_other_key(fault: &SqlFault, call: &'static Call) -> bool {
 async fn write_what_fits(
     job: &mut Job<'_>,
     call: &'static Call,
-    row: &SqlRows,
+    row: &Arc<SqlRows>,
     fault: SqlFault,
 ) -> Result<(), SqlFault> {
     let problem = match fault.duplicate_key() {

@@ -1,11 +1,11 @@
 //! How many rows storage applies a second: the changes that clients of a private tracker make, in the
-//! batches of a journal, given to the driver one transaction after the other. `docs/bench.md`
-//! explains the figures.
+//! batches of a journal, given to the driver one transaction after the other. With `--floor` the same rows by
+//! the database's own bulk way. `docs/bench.md` explains the figures.
 //!
-//! It creates the tables in an empty database:
+//! It creates the tables if need be; they must have no users and torrents:
 //!
 //! ```text
-//! cargo run --release --example apply_rows -- DRIVER URL [PEERS [TORRENTS [USERS]]]
+//! cargo run --release --example apply_rows -- [--floor] DRIVER URL [PEERS [TORRENTS [USERS]]]
 //! ```
 
 #![allow(clippy::print_stdout)] // a program's `main` speaks to its caller
@@ -23,11 +23,14 @@ use mika::storage::{CreditRules, NewTorrent, NewUser, Storage, StorageConfig, St
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::floor::Floor;
 use crate::population::{Load, Population, info_hash, passkey};
 
+mod floor;
+#[path = "../population.rs"]
 mod population;
 
-const USAGE: &str = "usage: apply_rows DRIVER URL [PEERS [TORRENTS [USERS]]]";
+const USAGE: &str = "usage: apply_rows [--floor] DRIVER URL [PEERS [TORRENTS [USERS]]]";
 
 /// What the journal applies in one transaction at most, in changes.
 const APPLY_MAX: usize = 10_000;
@@ -38,9 +41,15 @@ const ADDED_AT_ONCE: u64 = 1000;
 /// The first round joins, those that follow update.
 const ROUNDS: u32 = 4;
 
-/// Storage, and the journal that is applied to it.
+/// What applies the journal.
+enum Target {
+    Storage(Arc<dyn Storage>),
+    Floor(Floor),
+}
+
+/// A target, and the journal that is applied to it.
 struct Applier {
-    storage: Arc<dyn Storage>,
+    target: Target,
     number: u64,
     waiting: Vec<Arc<Batch>>,
     changes: usize,
@@ -57,7 +66,8 @@ struct Spent {
 }
 
 fn main() -> anyhow::Result<()> {
-    let mut words = std::env::args().skip(1);
+    let mut words = std::env::args().skip(1).peekable();
+    let is_floor = words.next_if_eq("--floor").is_some();
     let (Some(driver), Some(url)) = (words.next(), words.next()) else {
         bail!(USAGE);
     };
@@ -76,14 +86,19 @@ fn main() -> anyhow::Result<()> {
     let storage = {
         let _runtime = runtime.enter();
         open(&StorageConfig::of(
-            &Secret::new(url),
+            &Secret::new(url.clone()),
             "mika",
             &BTreeMap::new(),
         ))?
     };
     runtime.block_on(register(&*storage, load))?;
+    println!("{{\"registered\": {}}}", load.users + load.torrents);
     let mut population = Population::new(load);
-    let mut applier = Applier::new(storage);
+    let mut applier = Applier::new(if is_floor {
+        Target::Floor(runtime.block_on(Floor::open(&driver, &url))?)
+    } else {
+        Target::Storage(storage)
+    });
     for round in 0..ROUNDS {
         population.announce_all(round, |changes| runtime.block_on(applier.take(changes)))?;
         runtime.block_on(applier.apply())?;
@@ -138,9 +153,9 @@ fn processor_time() -> Duration {
 // === impl Applier ===
 
 impl Applier {
-    fn new(storage: Arc<dyn Storage>) -> Self {
+    fn new(target: Target) -> Self {
         Self {
-            storage,
+            target,
             number: 0,
             waiting: Vec::new(),
             changes: 0,
@@ -166,9 +181,17 @@ impl Applier {
 
     async fn apply(&mut self) -> anyhow::Result<()> {
         let batches = std::mem::take(&mut self.waiting);
+        let tables = match &mut self.target {
+            Target::Storage(_) => Vec::new(),
+            Target::Floor(floor) => floor.prepare(&batches),
+        };
         let (begun, used) = (Stopwatch::start(), processor_time());
-        let rules = CreditRules::default();
-        self.storage.apply(&batches, &rules).await?;
+        match &mut self.target {
+            Target::Storage(storage) => {
+                storage.apply(&batches, &CreditRules::default()).await?;
+            }
+            Target::Floor(floor) => floor.write(tables).await?,
+        }
         self.spent.wall += Duration::from_nanos(begun.elapsed());
         self.spent.processor += processor_time().saturating_sub(used);
         self.rows += std::mem::take(&mut self.changes);
