@@ -276,7 +276,9 @@ async fn close_connections() {
 async fn dispatch(cli: Cli, drivers: &Drivers, printer: &mut Printer) -> Result<ExitStatus> {
     let path = cli.config.as_deref();
     match cli.command {
-        Command::Users(command) => users::run(command, &site(path, drivers, printer).await?, printer).await,
+        Command::Users(command) => {
+            users::run(command, &site(path, drivers, printer).await?, printer).await
+        }
         Command::Torrents(command) => {
             torrents::run(command, &site(path, drivers, printer).await?, printer).await
         }

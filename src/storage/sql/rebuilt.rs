@@ -28,7 +28,7 @@ pub(super) async fn fill_all(job: &mut Job<'_>) -> Result<Vec<BadRow>, SqlFault>
         let (groups, more) = wanted(job, after, false).await?;
         rest = more;
         for group in groups {
-            fill(job, &group, &mut bad).await?;
+            fill(job, group, &mut bad).await?;
         }
     }
     Ok(bad)
@@ -38,20 +38,20 @@ pub(super) async fn fill_all(job: &mut Job<'_>) -> Result<Vec<BadRow>, SqlFault>
 pub(super) async fn fill_one(job: &mut Job<'_>, id: u32) -> Result<Vec<BadRow>, SqlFault> {
     let mut bad = Vec::new();
     if job.has(&calls::HASH_SOURCES) {
-        fill(job, &SqlRows::of_ids([id].into_iter()), &mut bad).await?;
+        fill(job, SqlRows::of_ids([id].into_iter()), &mut bad).await?;
     }
     Ok(bad)
 }
 
 /// One transaction: the site changes no row between its reading and the storing of its hash.
-async fn fill(job: &mut Job<'_>, ids: &SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
+async fn fill(job: &mut Job<'_>, ids: SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
     job.begin().await?;
     store(job, ids, bad).await?;
     job.commit().await
 }
 
 /// Stores what can be rebuilt of these torrents.
-async fn store(job: &mut Job<'_>, ids: &SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
+async fn store(job: &mut Job<'_>, ids: SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
     let rows = job.call_for(&calls::HASH_SOURCES, ids).await?;
     let mut built = SqlRows::new(3);
     for row in rows.iter().filter(|row| row.is_null(1)) {
@@ -63,7 +63,7 @@ async fn store(job: &mut Job<'_>, ids: &SqlRows, bad: &mut Vec<BadRow>) -> Resul
             Err(problem) => bad.push(decode::bad("torrents", &row, problem)),
         }
     }
-    job.call_for(&calls::STORE_HASHES, &built).await?;
+    job.call_for(&calls::STORE_HASHES, built).await?;
     Ok(())
 }
 
@@ -142,7 +142,7 @@ pub(super) async fn set(
     ];
     job.call(&calls::SET_HASH, &params).await?;
     let mut bad = Vec::new();
-    store(job, &SqlRows::of_ids([id.0].into_iter()), &mut bad).await?;
+    store(job, SqlRows::of_ids([id.0].into_iter()), &mut bad).await?;
     if let Some(row) = bad.pop() {
         let problem = format!(
             "the info hash of torrent {} can't be rebuilt: {}",
@@ -163,7 +163,7 @@ pub(super) async fn notes(job: &mut Job<'_>) -> Result<Vec<Finding>, SqlFault> {
         let (groups, more) = wanted(job, after, true).await?;
         rest = more;
         for group in groups {
-            let rows = job.call_for(&calls::HASH_SOURCES, &group).await?;
+            let rows = job.call_for(&calls::HASH_SOURCES, group).await?;
             for row in rows.iter() {
                 note(&row, &mut by_hand, &mut lossy);
             }

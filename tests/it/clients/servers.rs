@@ -120,6 +120,9 @@ impl Site {
                 ("mysql", url)
             }
             SiteDatabase::Postgres(server) => ("postgres", server.url_by_socket("site")),
+            SiteDatabase::Galera(_) | SiteDatabase::Standby(_) => {
+                unreachable!("one server is started here")
+            }
         };
         json!({ "driver": driver, "url": url, "schema": self.schema })
     }
