@@ -35,7 +35,7 @@ pub enum SchemaCommand {
 struct SchemaRow {
     name: &'static str,
     driver: &'static str,
-    about: &'static str,
+    about: String,
 }
 
 pub async fn run(
@@ -93,6 +93,7 @@ async fn test(file: PathBuf, mut config: Config, printer: &mut Printer) -> Resul
         file
     };
     config.storage.schema = file.display().to_string();
+    open::check_statements(&config)?;
     let storage = open::bare_storage(&config)?;
     let findings = storage.check_schema().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&config)))?;
@@ -114,8 +115,7 @@ impl Row for SchemaRow {
     const COLUMNS: &'static [Column] = &[left("SCHEMA"), left("DRIVER"), left("FOR")];
 
     fn cells(&self) -> Vec<String> {
-        [self.name, self.driver, self.about]
-            .map(str::to_owned)
-            .to_vec()
+        let names = [self.name, self.driver].map(str::to_owned);
+        names.into_iter().chain([self.about.clone()]).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use super::sql::calls::Call;
+use super::sql::statements::{Statements, call};
 
 /// Why statements fail: each problem with the names of the statements.
 #[derive(Debug, Default)]
@@ -30,16 +31,28 @@ impl FailingStatements {
         }
     }
 
-    pub(super) fn findings(self) -> impl Iterator<Item = Finding> {
-        self.0.into_iter().map(|(problem, names)| {
-            let (these, fits) = match names.as_slice() {
-                [name] => (format!("statement {name} does"), format!(".{name}")),
-                _ => (format!("statements {} do", names.join(", ")), String::new()),
-            };
-            Finding::problem(
-                format!("the {these} not work: {problem}"),
-                format!("correct the table, or put what fits it into storage.statements{fits}"),
-            )
-        })
+    pub(super) fn findings(self, statements: &Statements) -> impl Iterator<Item = Finding> {
+        let finding = |(problem, names): (String, Vec<&str>)| finding(&problem, &names, statements);
+        self.0.into_iter().map(finding)
     }
+}
+
+/// The finding for statements of these names, which fail for the same reason.
+pub(super) fn finding(problem: &str, names: &[&str], statements: &Statements) -> Finding {
+    let places = names.iter().filter_map(|name| call(name));
+    let places: Vec<_> = places.map(|call| statements.place(call)).collect();
+    let shown: Vec<String> = places.iter().map(ToString::to_string).collect();
+    let these = match shown.as_slice() {
+        [one] => format!("statement {one} does"),
+        _ => format!("statements {} do", shown.join(", ")),
+    };
+    let fits = match places.as_slice() {
+        [one] => one.remedy(),
+        [first, ..] if first.is_in_file() => "those lines".into(),
+        _ => "storage.statements".into(),
+    };
+    Finding::problem(
+        format!("the {these} not work: {problem}"),
+        format!("correct the table, or put what fits it into {fits}"),
+    )
 }

@@ -13,6 +13,10 @@ use crate::storage::{Finding, Severity, Storage, StorageError};
 const MIGRATE: &str = "mika-manage migrate";
 
 pub(super) async fn check(config: &Config, report: &mut CheckReport<'_>) -> Result<()> {
+    if let Err(error) = open::check_statements(config) {
+        let hint = "docs/schemas.md explains the file, docs/sql.md the statements";
+        return report.problem("schema", &error.to_string(), hint);
+    }
     if !open::database_exists(config) {
         let url = &config.storage.url;
         report.ok(

@@ -10,8 +10,8 @@ use super::{columns, durability, inspect, settings, tables};
 use crate::storage::identity::checked;
 use crate::storage::sql::calls::{CALLS, Call, FEED};
 use crate::storage::sql::header;
-use crate::storage::sql::statements::{Schema, is_file};
-use crate::storage::{Finding, StorageError};
+use crate::storage::sql::statements::{Schema, Statements, is_file};
+use crate::storage::{Finding, StorageError, failing};
 
 /// The oldest supported servers: Mika needs `NOWAIT`.
 const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
@@ -75,7 +75,7 @@ pub(super) async fn check(
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
     failures.leave_out_known(&findings);
     findings.extend(lacks);
-    findings.extend(failures.findings());
+    findings.extend(failures.findings(session.statements));
     findings.extend(durability::inspect(session).await?);
     if !is_incomplete {
         // This runs statements, too.
@@ -93,7 +93,7 @@ pub(super) async fn schema(
     for table in schema.followed {
         match session.prepare(&table.probe()).await {
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
-                findings.push(header::lacking(table, &fault::lack(&error)));
+                findings.push(header::lacking(schema.name, table, &fault::lack(&error)));
             }
             other => drop(other?),
         }
@@ -106,7 +106,7 @@ pub(super) async fn schema(
         statement(session, call, &mut rights, &mut failures).await?;
     }
     let lacks = rights.finding(session).await?;
-    findings.extend(failures.findings().chain(lacks));
+    findings.extend(failures.findings(session.statements).chain(lacks));
     Ok(findings)
 }
 
@@ -293,16 +293,8 @@ impl Failures {
         self.0.retain(|(problem, _)| !is_known(problem));
     }
 
-    fn findings(self) -> impl Iterator<Item = Finding> {
-        self.0.into_iter().map(|(problem, names)| {
-            let (these, fits) = match names.as_slice() {
-                [name] => (format!("statement {name} does"), format!(".{name}")),
-                _ => (format!("statements {} do", names.join(", ")), String::new()),
-            };
-            Finding::problem(
-                format!("the {these} not work: {problem}"),
-                format!("correct the table, or put what fits it into storage.statements{fits}"),
-            )
-        })
+    fn findings(self, statements: &Statements) -> impl Iterator<Item = Finding> {
+        let all = self.0.into_iter();
+        all.map(|(problem, names)| failing::finding(&problem, &names, statements))
     }
 }

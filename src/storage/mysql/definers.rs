@@ -8,7 +8,7 @@ use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call};
 use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
-use crate::storage::sql::statements::mentions;
+use crate::storage::sql::statements::{StatementPlace, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 
 /// What to try in order to find unusable accounts.
@@ -187,7 +187,9 @@ pub(super) async fn named(session: &mut MysqlSession<'_>, fault: MysqlFault) -> 
     let Some(failed) = Failed::of(error) else {
         return fault;
     };
-    let at = statement.map_or_else(String::new, |name| format!(" (statement {name})"));
+    let at = statement
+        .as_ref()
+        .map_or_else(String::new, StatementPlace::at);
     let Ok(advice) = advice(session, &failed).await else {
         return fault;
     };

@@ -10,13 +10,14 @@ use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
 use crate::storage::sql::database::{FaultKind, SqlFault};
+use crate::storage::sql::statements::{StatementPlace, Statements};
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
 pub(super) enum MysqlFault {
-    /// The name of the statement, if it is a named one.
-    Sql(Error, Option<&'static str>),
+    /// The statement, if it is a named one.
+    Sql(Error, Option<StatementPlace>),
     /// No answer in time.
     Late,
     Storage(StorageError),
@@ -178,9 +179,9 @@ impl MysqlFault {
     }
 
     /// The fault with the name of the statement, if it is a schema's: its text can be replaced in the config.
-    pub(super) fn within(self, call: &'static Call) -> Self {
+    pub(super) fn within(self, call: &Call, statements: &Statements) -> Self {
         match self {
-            Self::Sql(error, _) if !call.own => Self::Sql(error, Some(call.name)),
+            Self::Sql(error, _) if !call.own => Self::Sql(error, Some(statements.place(call))),
             other => other,
         }
     }
@@ -219,7 +220,9 @@ impl MysqlFault {
                 "{place} did not answer within {} s",
                 time_limit.as_secs()
             )),
-            Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
+            Self::Sql(Error::Server(error), statement) => {
+                explain(&error, place, statement.as_ref())
+            }
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
                 "{place}: no TLS: {error}: see require_ssl and verify_ca in docs/sql.md"
             )),
@@ -300,12 +303,13 @@ fn packet(place: &str) -> StorageError {
 }
 
 /// Texts of the server may quote values such as passkeys; only those that name tables and columns are shown.
-fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> StorageError {
+fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>) -> StorageError {
     let text = error.message.trim_end_matches('.');
+    let sets = statement.map_or_else(|| "storage.statements".into(), StatementPlace::remedy);
     let (at, remedy) = match statement {
-        Some(name) => (
-            format!(" (statement {name})"),
-            format!("run mika-manage migrate, or fix storage.statements.{name}"),
+        Some(statement) => (
+            statement.at(),
+            format!("run mika-manage migrate, or fix {}", statement.remedy()),
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };
@@ -338,7 +342,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
         NO_DEFAULT => broken(format!(
-            "{place}: {text}{at}: give it one, or set it in storage.statements"
+            "{place}: {text}{at}: give it one, or set it in {sets}"
         )),
         NO_DEFINER => broken(format!(
             "{place}: {text}{at}: a trigger, view or function runs as an account that is gone: \

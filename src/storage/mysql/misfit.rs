@@ -17,7 +17,7 @@ pub(super) async fn found_or_refused(
     params: &[(&'static str, Cell<'_>)],
 ) -> Result<SqlRows, MysqlFault> {
     let Some(refused) = fault.refused() else {
-        return Err(fault.within(call));
+        return Err(fault.within(call, session.statements));
     };
     let is_look_up = !call.columns.is_empty();
     if is_look_up {
@@ -26,7 +26,7 @@ pub(super) async fn found_or_refused(
         return if is_charset && by_foreign_characters {
             Ok(SqlRows::default())
         } else {
-            Err(fault.within(call))
+            Err(fault.within(call, session.statements))
         };
     }
     let refused = in_full(session, refused, call, params).await?;

@@ -27,7 +27,7 @@ const EDITS: &str = "edit";
 pub(super) struct MysqlSession<'a> {
     link: &'a MysqlLink,
     conn: Conn,
-    statements: &'a Statements,
+    pub(super) statements: &'a Statements,
     time_limit: Duration,
     /// Whether it holds named locks, which outlive a transaction.
     pub(super) is_locking: bool,
@@ -141,7 +141,7 @@ impl<'a> MysqlSession<'a> {
         while let Some(sql) = next {
             let following = async { texts.next() };
             let (done, following) = join!(self.query_into(&mut found, &sql), following);
-            done.map_err(|fault| fault.within(statement.call))?;
+            done.map_err(|fault| fault.within(statement.call, self.statements))?;
             next = following;
         }
         Ok(found)
@@ -156,7 +156,7 @@ impl<'a> MysqlSession<'a> {
         let (sql, _) = prepared(statement, &[]);
         match timeout(self.time_limit, self.conn.prep(sql)).await {
             Ok(Ok(prepared)) => Ok(prepared.columns()),
-            Ok(Err(error)) => Err(MysqlFault::from(error).within(statement.call)),
+            Ok(Err(error)) => Err(MysqlFault::from(error).within(statement.call, self.statements)),
             Err(_) => Err(MysqlFault::Late),
         }
     }

@@ -9,8 +9,8 @@ use crate::storage::identity::checked;
 use crate::storage::sql::calls::{CALLS, Call, FEED, OWN_CALLS, TORRENTS};
 use crate::storage::sql::cells::Cell;
 use crate::storage::sql::header;
-use crate::storage::sql::statements::{Schema, Statement, is_file};
-use crate::storage::{Finding, StorageError};
+use crate::storage::sql::statements::{Schema, Statement, Statements, is_file};
+use crate::storage::{Finding, StorageError, failing};
 
 /// The oldest supported server, as it numbers itself.
 const OLDEST: i64 = 130_000;
@@ -81,7 +81,7 @@ pub(super) async fn check(
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
     failures.leave_out_known(&findings);
     findings.extend(lacks);
-    findings.extend(failures.findings());
+    findings.extend(failures.findings(session.statements));
     findings.extend(durability::inspect(session).await?);
     if !is_incomplete {
         columns::inspect(session, &mut findings).await?;
@@ -98,7 +98,7 @@ pub(super) async fn schema(
     for table in schema.followed {
         if let Err(fault) = session.prepare_anew(&table.probe()).await {
             match fault.lack().filter(|_| fault.is_of_server()) {
-                Some(lack) => findings.push(header::lacking(table, &lack)),
+                Some(lack) => findings.push(header::lacking(schema.name, table, &lack)),
                 None => return Err(fault),
             }
         }
@@ -114,7 +114,7 @@ pub(super) async fn schema(
         }
     }
     let lacks = rights.finding(session).await?;
-    findings.extend(failures.findings().chain(lacks));
+    findings.extend(failures.findings(session.statements).chain(lacks));
     Ok(findings)
 }
 
@@ -277,17 +277,10 @@ impl Failures {
         self.0.retain(|(problem, _)| !is_known(problem));
     }
 
-    fn findings(self) -> impl Iterator<Item = Finding> {
+    fn findings(self, statements: &Statements) -> impl Iterator<Item = Finding> {
         self.0.into_iter().map(|(problem, calls)| {
             let names: Vec<&str> = calls.iter().map(|call| call.name).collect();
-            let (these, fits) = match names.as_slice() {
-                [name] => (format!("statement {name} does"), format!(".{name}")),
-                _ => (format!("statements {} do", names.join(", ")), String::new()),
-            };
-            Finding::problem(
-                format!("the {these} not work: {problem}"),
-                format!("correct the table, or put what fits it into storage.statements{fits}"),
-            )
+            failing::finding(&problem, &names, statements)
         })
     }
 }

@@ -84,8 +84,9 @@ async fn unfilled(
             ),
             format!(
                 "give it a default (ALTER TABLE {table} ALTER {} SET DEFAULT …), or put a \
-                 statement that sets it into storage.statements.{}",
-                columns[0], add.name
+                 statement that sets it into {}",
+                columns[0],
+                session.statements.place(add).remedy()
             ),
         ));
     }

@@ -4,7 +4,7 @@ use super::fault::PostgresFault;
 use super::session::PostgresSession;
 use crate::storage::StorageError;
 use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
-use crate::storage::sql::statements::{Statement, mentions};
+use crate::storage::sql::statements::{Statement, Statements, mentions};
 use crate::storage::values::{Misfit, RefusedValue};
 
 /// The error for a parameter that its type can't hold.
@@ -26,7 +26,7 @@ pub(super) async fn found_or_refused(
     params: &[(&'static str, Cell<'_>)],
 ) -> Result<SqlRows, PostgresFault> {
     let call = statement.call;
-    let refused = match with_default(fault, statement) {
+    let refused = match with_default(fault, statement, session.statements) {
         fault if call.own => return Err(fault),
         fault => match fault.refused() {
             Some(refused) => (refused, fault),
@@ -51,7 +51,11 @@ pub(super) async fn found_or_refused(
 }
 
 /// The fault of a named statement. A column that it does not set needs a default.
-pub(super) fn with_default(fault: PostgresFault, statement: &Statement) -> PostgresFault {
+pub(super) fn with_default(
+    fault: PostgresFault,
+    statement: &Statement,
+    all: &Statements,
+) -> PostgresFault {
     if let Some(RefusedValue {
         table: Some(table),
         column: Some(column),
@@ -59,14 +63,14 @@ pub(super) fn with_default(fault: PostgresFault, statement: &Statement) -> Postg
     }) = fault.refused()
         && !mentions(std::slice::from_ref(statement), &column)
     {
-        let statement = statement.call.name;
+        let statement = all.place(statement.call);
         return PostgresFault::NoDefault {
             table,
             column,
             statement,
         };
     }
-    fault.within(statement.call)
+    fault.within(statement.call, all)
 }
 
 /// Adds the column, its width and the length of the value, which the server does not say: the one that has the name

@@ -41,6 +41,7 @@ use super::{Claim, Finding, MigrationStatus, Storage, StorageConfig, StorageErro
 static SCHEMAS: [Schema; 1] = [Schema {
     name: "mika",
     statements: include_str!("../schemas/mika/postgres.sql"),
+    base: "",
     own: include_str!("../schemas/own/postgres.sql"),
     prefix: "",
     migrations: migrate::POSTGRES,

@@ -35,7 +35,7 @@ const EDITS: &str = "edit";
 pub(super) struct PostgresSession<'a> {
     link: &'a PostgresLink,
     conn: PostgresConn,
-    statements: &'a Statements,
+    pub(super) statements: &'a Statements,
     job: Use,
     stage: Stage,
     /// Whether a statement of the transaction failed, so that the server takes no other.
@@ -240,7 +240,7 @@ impl<'a> PostgresSession<'a> {
     ) -> Result<[HashForm; 2], PostgresFault> {
         let (sql, _) = with_params(torrents, "");
         let prepared = self.prepare(&sql).await;
-        let prepared = prepared.map_err(|fault| fault.within(torrents.call))?;
+        let prepared = prepared.map_err(|fault| fault.within(torrents.call, self.statements))?;
         let form = |column: usize| match prepared.columns().get(column) {
             Some(column) if cells::is_text(column.type_()) => HashForm::Text {
                 is_hex: true,
@@ -400,7 +400,7 @@ impl SqlSession for PostgresSession<'_> {
         rows: &SqlRows,
     ) -> Result<SqlRows, SqlFault> {
         let result = match self.call_for(statement, columns, rows).await {
-            Err(fault) => Err(misfit::with_default(fault, statement)),
+            Err(fault) => Err(misfit::with_default(fault, statement, self.statements)),
             result => result,
         };
         self.told(result)
@@ -475,7 +475,7 @@ fn with_rows(
             Piece::Param(_) => sql.push_str("NULL"),
             Piece::Values => {
                 return Err(PostgresFault::broken(format!(
-                    "storage.statements.{}: write INSERT … SELECT … FROM {{rows}} in place of VALUES {{values}}",
+                    "the statement {}: write INSERT … SELECT … FROM {{rows}} in place of VALUES {{values}}",
                     statement.call.name
                 )));
             }

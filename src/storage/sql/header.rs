@@ -11,6 +11,7 @@
 
 use std::fmt::Write as _;
 
+use super::keywords;
 use super::statements::NAME;
 use crate::storage::Finding;
 
@@ -27,9 +28,19 @@ pub struct SchemaHead {
     pub followed: Vec<FollowedTable>,
 }
 
+/// A line of a file that can't be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongLine {
+    /// From 1.
+    pub line: usize,
+    pub problem: String,
+}
+
 /// A table of the site whose changes are written to the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowedTable {
+    /// The line of the file that says so, from 1.
+    pub line: usize,
     pub table: String,
     pub kind: RowKind,
     /// The column with the id of a user or torrent; empty for clients.
@@ -66,33 +77,37 @@ enum RowEvent {
 
 impl SchemaHead {
     /// The head of a file; an error with the line that can't be understood.
-    pub fn read(file: &str) -> Result<Self, String> {
+    pub fn read(file: &str) -> Result<Self, WrongLine> {
         let mut head = Self {
             based_on: None,
             prefix: PREFIX.into(),
             followed: Vec::new(),
         };
-        let lines = file.lines().take_while(|line| !line.starts_with(NAME));
-        for line in lines {
-            let Some(text) = line.strip_prefix("-- ").map(str::trim) else {
+        let mut is_head = true;
+        for (text, line) in file.lines().zip(1..) {
+            is_head &= !text.starts_with(NAME);
+            let wrong = |problem: String| WrongLine {
+                line,
+                problem: format!("{text:?} can't be understood: {problem}"),
+            };
+            if let Some(problem) = keywords::problem(text, is_head) {
+                return Err(wrong(problem));
+            }
+            let Some(text) = text.strip_prefix("-- ").filter(|_| is_head) else {
                 continue;
             };
-            if let Some(name) = text.strip_prefix("based on:") {
+            if let Some(name) = text.strip_prefix(keywords::BASED_ON) {
                 head.based_on = Some(name.trim().to_owned());
-            } else if let Some(prefix) = text.strip_prefix("prefix:") {
-                head.prefix = named(prefix.trim()).ok_or_else(|| wrong(line, "it is no name"))?;
-            } else if let Some(table) = text.strip_prefix("follow ") {
-                let followed = FollowedTable::read(table);
-                head.followed
-                    .push(followed.map_err(|problem| wrong(line, &problem))?);
+            } else if let Some(prefix) = text.strip_prefix(keywords::PREFIX) {
+                let prefix = named(prefix.trim());
+                head.prefix = prefix.ok_or_else(|| wrong("it is no name".into()))?;
+            } else if let Some(table) = text.strip_prefix(keywords::FOLLOW) {
+                let followed = FollowedTable::read(line, table).map_err(wrong)?;
+                head.followed.push(followed);
             }
         }
         Ok(head)
     }
-}
-
-fn wrong(line: &str, problem: &str) -> String {
-    format!("the line {line:?} can't be understood: {problem}")
 }
 
 /// A name of a table or column, which needs no quotes.
@@ -105,7 +120,7 @@ fn named(name: &str) -> Option<String> {
 
 impl FollowedTable {
     /// Reads `TABLE as KIND by KEY: COLUMN, …`.
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(line: usize, text: &str) -> Result<Self, String> {
         let form =
             "write: follow TABLE as user|torrent by KEY: COLUMN, …, or: follow TABLE as whitelist";
         let (head, columns) = text.split_once(':').unwrap_or((text, ""));
@@ -125,6 +140,7 @@ impl FollowedTable {
                 if is_right && (kind == RowKind::Client) == columns.is_empty() =>
             {
                 Ok(Self {
+                    line,
                     table,
                     kind,
                     key: key.into(),
@@ -224,14 +240,12 @@ impl FollowedTable {
     }
 }
 
-/// The finding for a followed table that lacks something.
-pub fn lacking(table: &FollowedTable, problem: &str) -> Finding {
+/// The finding for a followed table that lacks something; `file` is the schema's name.
+pub fn lacking(file: &str, table: &FollowedTable, problem: &str) -> Finding {
+    let FollowedTable { line, table, .. } = table;
     Finding::problem(
-        format!(
-            "the line \"follow {}\" does not fit: {problem}",
-            table.table
-        ),
-        "correct that line in the file of the schema",
+        format!("{file}:{line}: \"follow {table}\" does not fit the database: {problem}"),
+        "correct that line, or the table",
     )
 }
 
@@ -313,10 +327,14 @@ impl RowEvent {
     }
 }
 
-/// The first line of comment of a schema's file, which says what it is for.
-pub fn summary(file: &str) -> &str {
-    let line = file.lines().find_map(|line| line.strip_prefix("-- "));
-    line.unwrap_or_default().trim()
+/// The first sentence of a schema's file, which says what it is for.
+pub fn summary(file: &str) -> String {
+    let comment = file.lines().map_while(|line| line.strip_prefix("--"));
+    let is_text = |line: &&str| !keywords::is_instruction(line.trim());
+    let lines: Vec<&str> = comment.take_while(is_text).map(str::trim).collect();
+    let text = lines.join(" ");
+    let end = text.find(". ").map_or(text.len(), |end| end + 1);
+    text[..end].trim().to_owned()
 }
 
 #[cfg(test)]
@@ -336,13 +354,19 @@ mod tests {
         assert_eq!((&*members.table, &*members.key), ("members", "uid"));
         assert_eq!(members.columns, ["secret", "name"]);
         assert_eq!(head.followed[2].kind, RowKind::Client);
+        assert_eq!((members.line, head.followed[2].line), (4, 6));
         assert_eq!(summary(FILE), "A forum of ours.");
+        assert_eq!(
+            summary("-- For a site\n-- of ours. And\n-- more"),
+            "For a site of ours."
+        );
         assert_eq!(SchemaHead::read("").unwrap().prefix, "mika_");
     }
 
     #[test]
     fn a_line_that_is_wrong_is_shown_with_its_form() {
         for line in [
+            "-- folow members as user by id: secret",
             "-- follow members as user: secret",
             "-- follow members as user by id",
             "-- follow members as friend by id: x",
@@ -350,8 +374,9 @@ mod tests {
             "-- follow members as user by id: a'b",
             "-- prefix: a-b",
         ] {
-            let problem = SchemaHead::read(line).unwrap_err();
-            assert!(problem.contains(line.trim()), "{problem}");
+            let wrong = SchemaHead::read(&format!("-- Ours.\n{line}")).unwrap_err();
+            assert_eq!(wrong.line, 2);
+            assert!(wrong.problem.contains(&format!("{line:?}")), "{wrong:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::calls::{self, Call};
 use super::cells::{Cell, SqlRows};
 use super::database::{FaultKind, HashForm, SqlDatabase, SqlFault, SqlSession, Use};
-use super::statements::Statements;
+use super::statements::{StatementPlace, Statements};
 use crate::base::backoff::Backoff;
 use crate::storage::StorageError;
 use crate::storage::values::log_refused;
@@ -93,11 +93,12 @@ impl Job<'_> {
     }
 
     /// An answer for people if the schema has no such statement: it does not support `what`.
-    pub(super) fn require(&self, call: &Call, what: &'static str) -> Result<(), SqlFault> {
+    pub(super) fn require(&self, call: &Call, what: &str) -> Result<(), SqlFault> {
         if self.has(call) {
             return Ok(());
         }
-        Err(StorageError::Unsupported(what).into())
+        let lacking = self.place(call).lacking();
+        Err(StorageError::Unsupported(format!("{what}{lacking}")).into())
     }
 
     /// The rows of a named statement.
@@ -121,7 +122,7 @@ impl Job<'_> {
         for statement in statements.of(call) {
             rows = self.session.run(statement, params, tail).await?;
         }
-        checked(call, rows)
+        self.checked(call, rows)
     }
 
     /// The results of a named statement for `rows`.
@@ -153,7 +154,25 @@ impl Job<'_> {
                 found.extend(&more);
             }
         }
-        checked(call, found)
+        self.checked(call, found)
+    }
+
+    /// The result of a call, if it has all columns.
+    fn checked(&self, call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
+        if rows.is_empty() || rows.width() >= call.width() {
+            return Ok(rows);
+        }
+        Err(SqlFault::broken(self.place(call).of_config(&format!(
+            "it must give the columns {}, and gives {} of {}",
+            call.columns.replace(' ', ", "),
+            rows.width(),
+            call.width()
+        ))))
+    }
+
+    /// Where the statement of a call is.
+    pub(super) fn place(&self, call: &Call) -> StatementPlace {
+        self.statements.place(call)
     }
 
     pub(super) async fn lock_edits(&mut self) -> Result<(), SqlFault> {
@@ -180,20 +199,6 @@ impl Job<'_> {
     pub(super) async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {
         self.session.set_clamping(clamps).await
     }
-}
-
-/// The result of a call, if it has all columns.
-fn checked(call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
-    if rows.is_empty() || rows.width() >= call.width() {
-        return Ok(rows);
-    }
-    Err(SqlFault::broken(format!(
-        "storage.statements.{}: it must give the columns {}, and gives {} of {}",
-        call.name,
-        call.columns.replace(' ', ", "),
-        rows.width(),
-        call.width()
-    )))
 }
 
 // === impl Retries ===

@@ -15,6 +15,7 @@ mod hashes;
 pub mod header;
 mod invalid_totals;
 pub(super) mod job;
+mod keywords;
 mod read;
 mod site_schema;
 pub mod statements;

@@ -1,12 +1,12 @@
 //! A schema that an operator writes for a site: a file of statements, with a head that says what it is based on and
 //! which tables are followed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use super::calls::{CALLS, Call, FEED};
-use super::header::SchemaHead;
+use super::header::{SchemaHead, WrongLine};
 use super::statements::{NAME, Schema, call, named};
 use crate::base::suggest::nearest;
 use crate::storage::StorageError;
@@ -20,44 +20,68 @@ const OWN: &str = "mika";
 
 /// Reads the schema in a file. It stays in memory for as long as the process lives, as those of this crate do.
 pub fn load(built_in: &'static [Schema], path: &Path) -> Result<&'static Schema, StorageError> {
-    let wrong = |problem: String| {
-        StorageError::Broken(format!("storage.schema {}: {problem}", path.display()))
+    let wrong = |place: &str, problem: String| {
+        let path = path.display();
+        StorageError::Broken(format!("storage.schema {path}{place}: {problem}"))
     };
     let length = fs::metadata(path)
-        .map_err(|error| wrong(error.to_string()))?
+        .map_err(|error| wrong("", error.to_string()))?
         .len();
     if length > FILE_MAX {
-        return Err(wrong(format!("it is longer than {FILE_MAX} bytes")));
+        return Err(wrong("", format!("it is longer than {FILE_MAX} bytes")));
     }
-    let file = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    schema(built_in, &path.display().to_string(), &file).map_err(wrong)
+    let file = fs::read_to_string(path).map_err(|error| wrong("", error.to_string()))?;
+    // What some editors put before the text.
+    let file = file.trim_start_matches('\u{feff}');
+    let head = SchemaHead::read(file)
+        .and_then(|head| names(file).map(|()| head))
+        .map_err(|WrongLine { line, problem }| wrong(&format!(":{line}"), problem))?;
+    let name = path.display().to_string();
+    schema(built_in, &name, file, head).map_err(|problem| wrong("", problem))
+}
+
+/// Whether each statement of a file has a name that there is, and no other has it.
+fn names(file: &str) -> Result<(), WrongLine> {
+    let mut seen = BTreeMap::new();
+    for (text, line) in file.lines().zip(1..) {
+        let Some(name) = text.strip_prefix(NAME).map(str::trim) else {
+            continue;
+        };
+        let wrong = |problem| Err(WrongLine { line, problem });
+        if let Some(before) = seen.insert(name, line) {
+            return wrong(format!(
+                "the statement {name:?} is there twice, first in line {before}"
+            ));
+        }
+        if call(name).is_none() {
+            let names = CALLS.map(|call| call.name);
+            let hint = match nearest(name, names) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("there are: {}", names.join(", ")),
+            };
+            return wrong(format!("there is no statement {name:?}: {hint}"));
+        }
+    }
+    Ok(())
 }
 
 /// The schema that the text of a file makes.
-fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema, String> {
-    let head = SchemaHead::read(file)?;
+fn schema(
+    built_in: &[Schema],
+    name: &str,
+    file: &str,
+    head: SchemaHead,
+) -> Result<&'static Schema, String> {
     let theirs = named(file);
-    let names = file.lines().filter_map(|line| line.strip_prefix(NAME));
-    let mut seen = BTreeSet::new();
-    if let Some(twice) = names.map(str::trim).find(|name| !seen.insert(*name)) {
-        return Err(format!("the statement {twice:?} is there twice"));
-    }
-    if let Some(unknown) = theirs.keys().find(|name| call(name).is_none()) {
-        let names = CALLS.map(|call| call.name);
-        let hint = match nearest(unknown, names) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("there are: {}", names.join(", ")),
-        };
-        return Err(format!("there is no statement {unknown:?}: {hint}"));
-    }
     let find = |name: &str| built_in.iter().find(|schema| schema.name == name);
     let Some(own) = find(OWN) else {
         return Err(format!("this driver does not have the schema {OWN:?}"));
     };
     let base = match head.based_on.as_deref() {
         None => {
-            let feed = named(own.statements).remove(FEED.name).unwrap_or_default();
-            format!("-- name: {}\n{feed}", FEED.name)
+            let feed = named(own.statements).remove(FEED.name);
+            let text = feed.map_or_else(String::new, |feed| feed.text);
+            format!("{NAME} {}\n{text}", FEED.name)
         }
         Some(name) => match find(name) {
             Some(base) => base.statements.to_owned(),
@@ -83,8 +107,8 @@ fn schema(built_in: &[Schema], name: &str, file: &str) -> Result<&'static Schema
     }
     Ok(Box::leak(Box::new(Schema {
         name: kept(name.to_owned()),
-        // A statement of the file replaces that of the base.
-        statements: kept(format!("{base}\n{file}")),
+        statements: kept(file.to_owned()),
+        base: kept(base),
         own: own.own,
         prefix: kept(head.prefix.clone()),
         migrations: migrations(own, &head),
@@ -129,4 +153,67 @@ fn migrations(own: &Schema, head: &SchemaHead) -> &'static [Migration] {
 
 fn kept(text: String) -> &'static str {
     text.leak()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(file: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.sql");
+        fs::write(&path, file).unwrap();
+        let error = load(crate::storage::sqlite::schemas(), &path).err();
+        let text = error.map(|error| error.to_string()).unwrap_or_default();
+        text.replace(&path.display().to_string(), "site.sql")
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_with_its_line() {
+        let right = "\u{feff}-- based on: mika\n-- follow users as user by id: passkey\n\n-- name: whitelist\nSELECT 1, 2\n";
+        assert_eq!(error(right), "");
+        for (from, to, problem) in [
+            (
+                "-- follow users",
+                "-- folow users",
+                "site.sql:2: \"-- folow users as user by id: passkey\"",
+            ),
+            (
+                "-- follow users",
+                "-- prefix: a-b\n-- follow users",
+                "site.sql:2: \"-- prefix: a-b\"",
+            ),
+            (
+                "whitelist",
+                "whitelst",
+                "site.sql:4: there is no statement \"whitelst\": did you mean \"whitelist\"?",
+            ),
+            (
+                "-- name",
+                "-- name: whitelist\n-- name",
+                "site.sql:5: the statement \"whitelist\" is there twice, first in line 4",
+            ),
+            (
+                "SELECT 1, 2",
+                "-- prefix: t_",
+                "site.sql:5: \"-- prefix: t_\"",
+            ),
+            (
+                "-- based on: mika",
+                "-- based on: mica",
+                "site.sql: it is based on \"mica\"",
+            ),
+            (
+                "-- based on: mika",
+                "-- Ours.",
+                "site.sql: it lacks the statements users, ",
+            ),
+        ] {
+            let said = error(&right.replace(from, to));
+            assert!(
+                said.starts_with(&format!("storage.schema {problem}")),
+                "{said}"
+            );
+        }
+    }
 }

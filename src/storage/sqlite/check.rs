@@ -70,7 +70,7 @@ pub(super) fn check(
     findings.extend(triggers::inspect(connection, schema)?);
     let failing = failing(connection, statements, CALLS.into_iter())?;
     let has_rows = failing.is_empty();
-    findings.extend(failing.findings());
+    findings.extend(failing.findings(statements));
     findings.extend(text_hashes(connection)?);
     Ok((findings, has_rows))
 }
@@ -178,14 +178,15 @@ pub(super) fn schema(
     let mut findings = Vec::new();
     for table in schema.followed {
         if let Err(error) = connection.prepare(&table.probe()) {
-            findings.push(header::lacking(table, &fault_of(error)?));
+            findings.push(header::lacking(schema.name, table, &fault_of(error)?));
         }
     }
     if is_file(schema.name) {
         findings.extend(header::unfollowed(schema.followed));
     }
     let calls = CALLS.into_iter().filter(|call| call.name != FEED.name);
-    findings.extend(failing(connection, statements, calls)?.findings());
+    let failing = failing(connection, statements, calls)?;
+    findings.extend(failing.findings(statements));
     Ok(findings)
 }
 
