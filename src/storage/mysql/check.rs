@@ -67,13 +67,18 @@ pub(super) async fn check(
     own_identity(session, &mut rights, &mut findings).await?;
     let trial = Trial::CreditAndEdits;
     findings.extend(inspect::inspect_with(session, schema, trial, &mut rights).await?);
+    let lacking = followed(session, schema).await?.into_iter();
+    let lacking: Vec<Finding> = lacking.filter(|it| !findings.contains(it)).collect();
+    findings.extend(lacking);
     let mut failures = Failures::default();
     for call in CALLS {
         statement(session, call, &mut rights, &mut failures).await?;
     }
     let lacks = rights.finding(session).await?;
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
-    failures.leave_out_known(&findings);
+    if !is_file(schema.name) {
+        failures.leave_out_known(&findings);
+    }
     findings.extend(lacks);
     findings.extend(failures.findings(session.statements));
     findings.extend(durability::inspect(session).await?);
@@ -84,20 +89,32 @@ pub(super) async fn check(
     Ok((findings, !is_incomplete))
 }
 
-/// What the statements about the site's tables lack.
-pub(super) async fn schema(
+/// What the followed tables lack.
+pub(super) async fn followed(
     session: &mut MysqlSession<'_>,
     schema: &Schema,
 ) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = Vec::new();
     for table in schema.followed {
         match session.prepare(&table.probe()).await {
+            Err(fault) if fault.is_no_table() => {
+                findings.push(header::lacking(schema.name, table, header::NO_TABLE));
+            }
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
                 findings.push(header::lacking(schema.name, table, &fault::lack(&error)));
             }
             other => drop(other?),
         }
     }
+    Ok(findings)
+}
+
+/// What the statements about the site's tables lack.
+pub(super) async fn schema(
+    session: &mut MysqlSession<'_>,
+    schema: &Schema,
+) -> Result<Vec<Finding>, MysqlFault> {
+    let mut findings = followed(session, schema).await?;
     if is_file(schema.name) {
         findings.extend(header::unfollowed(schema.followed));
     }

@@ -288,6 +288,8 @@ async fn totals(
                 | ColumnType::MYSQL_TYPE_INT24
                 | ColumnType::MYSQL_TYPE_LONG
                 | ColumnType::MYSQL_TYPE_FLOAT
+                | ColumnType::MYSQL_TYPE_VAR_STRING
+                | ColumnType::MYSQL_TYPE_STRING
         );
         if name.is_empty() || !is_small || !mentions(session.statements_of(credit), &table) {
             continue;

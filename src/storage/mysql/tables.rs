@@ -1,5 +1,6 @@
 //! Mika's own tables: their migrations and triggers.
 
+use super::check;
 use super::definers::Trial;
 use super::fault::MysqlFault;
 use super::inspect;
@@ -9,6 +10,7 @@ use super::session::MysqlSession;
 use crate::storage::migrate::{self, Migration};
 use crate::storage::sql::RELOAD;
 use crate::storage::sql::calls::{CALLS, FEED};
+use crate::storage::sql::header;
 use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::unusable::plural;
@@ -84,6 +86,9 @@ pub(super) async fn migrate(
             view.problem, view.hint
         )));
     }
+    if let Some(lacking) = check::followed(session, schema).await?.into_iter().next() {
+        return Err(StorageError::from(lacking).into());
+    }
     // An account without CREATE can still repair triggers.
     if !is_there(session).await? {
         run(session, schema, MIGRATIONS).await?;
@@ -154,15 +159,20 @@ async fn mend_triggers(
         .misplaced;
     let all: Vec<String> = schema.migrations.iter().flat_map(statements).collect();
     let mut made = Vec::new();
-    for Misplaced { name, .. } in &misplaced {
+    for Misplaced { name, left_on, .. } in &misplaced {
         let creates = |statement: &&String| {
             Trigger::of_statement(statement).is_some_and(|trigger| trigger.name == *name)
         };
-        let Some(create) = all.iter().find(creates) else {
+        let create = all.iter().find(creates);
+        if create.is_none() && left_on.is_none() {
             continue;
-        };
+        }
         let drop = format!("DROP TRIGGER IF EXISTS {name}");
         run(session, schema, &drop).await?;
+        let Some(create) = create else {
+            made.push(format!("removal of the trigger {name}"));
+            continue;
+        };
         run(session, schema, create).await?;
         made.push(format!("trigger {name}"));
     }
@@ -194,6 +204,9 @@ async fn run(
 /// The problem and the remedy for a table that is missing although the migrations are applied, or to be
 /// applied.
 pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
+    if let Some(Finding { problem, hint, .. }) = header::absent(schema, table) {
+        return (problem, hint);
+    }
     let makes = format!("CREATE TABLE IF NOT EXISTS {table} ");
     let mut all = schema.migrations.iter().flat_map(statements);
     if all.any(|statement| statement.starts_with(&makes)) {

@@ -69,6 +69,9 @@ pub(super) async fn check(
     own_columns(session, schema, &mut rights, &mut findings).await?;
     own_identity(session, &mut rights, &mut findings).await?;
     findings.extend(inspect::inspect(session, schema).await?);
+    let lacking = followed(session, schema).await?.into_iter();
+    let lacking: Vec<Finding> = lacking.filter(|it| !findings.contains(it)).collect();
+    findings.extend(lacking);
     let mut failures = Failures::default();
     look_at_hashes(session).await?;
     for call in CALLS.into_iter().chain(OWN_CALLS) {
@@ -79,7 +82,9 @@ pub(super) async fn check(
     rights.look_at_ids(session).await?;
     let lacks = rights.finding(session).await?;
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
-    failures.leave_out_known(&findings);
+    if !is_file(schema.name) {
+        failures.leave_out_known(&findings);
+    }
     findings.extend(lacks);
     findings.extend(failures.findings(session.statements));
     findings.extend(durability::inspect(session).await?);
@@ -89,20 +94,31 @@ pub(super) async fn check(
     Ok((findings, !is_incomplete))
 }
 
-/// What the statements about the site's tables lack.
-pub(super) async fn schema(
+/// What the followed tables lack.
+pub(super) async fn followed(
     session: &mut PostgresSession<'_>,
     schema: &Schema,
 ) -> Result<Vec<Finding>, PostgresFault> {
     let mut findings = Vec::new();
     for table in schema.followed {
         if let Err(fault) = session.prepare_anew(&table.probe()).await {
-            match fault.lack().filter(|_| fault.is_of_server()) {
-                Some(lack) => findings.push(header::lacking(schema.name, table, &lack)),
+            let lack = match fault.lack().filter(|_| fault.is_of_server()) {
+                Some(_) if fault.is_no_table() => header::NO_TABLE.to_owned(),
+                Some(lack) => lack,
                 None => return Err(fault),
-            }
+            };
+            findings.push(header::lacking(schema.name, table, &lack));
         }
     }
+    Ok(findings)
+}
+
+/// What the statements about the site's tables lack.
+pub(super) async fn schema(
+    session: &mut PostgresSession<'_>,
+    schema: &Schema,
+) -> Result<Vec<Finding>, PostgresFault> {
+    let mut findings = followed(session, schema).await?;
     if is_file(schema.name) {
         findings.extend(header::unfollowed(schema.followed));
     }

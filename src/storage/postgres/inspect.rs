@@ -7,6 +7,7 @@ use super::{rights, settings, tables};
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call, FEED};
 use crate::storage::sql::cells::{Cell, SqlRow};
+use crate::storage::sql::header;
 use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{self, Misplaced, Trigger};
 
@@ -106,7 +107,7 @@ fn views(schema: &Schema, tables: &[Relation]) -> Vec<Finding> {
                 "{} is a view, which can't have triggers: changes can't be followed",
                 table.name
             ),
-            NO_FEED,
+            header::unfollow(schema, &table.name).unwrap_or_else(|| NO_FEED.into()),
         )
     };
     tables.iter().filter(wants_triggers).map(finding).collect()
@@ -176,6 +177,12 @@ pub(super) async fn misplaced(
         let table = trigger.table.rsplit('.').next().unwrap_or_default();
         let is_it = |wanted: &&Trigger| wanted.name == trigger.name && wanted.table == table;
         let Some(wanted) = expected.iter().find(is_it) else {
+            let left = Trigger {
+                table: table.to_owned(),
+                body: row.text(1),
+                ..trigger
+            };
+            found.extend(Some(left).filter(Trigger::is_of_mika));
             continue;
         };
         let problem = match (row.flag(2), row.flag(3)) {

@@ -1,5 +1,6 @@
 //! Mika's own tables: their migrations and triggers.
 
+use super::check;
 use super::fault::PostgresFault;
 use super::inspect;
 use super::rights;
@@ -8,6 +9,7 @@ use crate::storage::migrate::{self, Migration};
 use crate::storage::sql::RELOAD;
 use crate::storage::sql::calls::FEED;
 use crate::storage::sql::cells::Cell;
+use crate::storage::sql::header;
 use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::unusable::plural;
@@ -91,6 +93,9 @@ pub(super) async fn migrate(
     lock(session, "migrate").await?;
     if let Some(view) = inspect::view_in_the_way(session, schema).await? {
         return Err(StorageError::from(view).into());
+    }
+    if let Some(lacking) = check::followed(session, schema).await?.into_iter().next() {
+        return Err(StorageError::from(lacking).into());
     }
     // An account without CREATE can still repair triggers.
     if !is_there(session, "mika_migrations").await? {
@@ -183,7 +188,12 @@ async fn mend_triggers(
         }
     }
     let mut made = Vec::new();
-    for Misplaced { name, .. } in &misplaced {
+    for Misplaced { name, left_on, .. } in &misplaced {
+        if let Some(table) = left_on {
+            let drop = format!("DROP TRIGGER {name} ON {table}; DROP FUNCTION IF EXISTS {name}()");
+            run(session, schema, &drop).await?;
+            made.push(format!("removal of the trigger {name}"));
+        }
         let creates = |statement: &String| {
             let trigger = Trigger::of_statement(statement)?;
             (trigger.name == *name).then(|| (trigger.table, statement.clone()))
@@ -240,6 +250,9 @@ async fn run(
 /// The problem and the remedy for a table that is missing although the migrations are applied, or to be
 /// applied.
 pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
+    if let Some(Finding { problem, hint, .. }) = header::absent(schema, table) {
+        return (problem, hint);
+    }
     let makes = format!("{TABLE}{table} ");
     let mut all = schema.migrations.iter().flat_map(statements);
     if all.any(|statement| statement.starts_with(&makes)) {

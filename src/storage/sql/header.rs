@@ -12,7 +12,7 @@
 use std::fmt::Write as _;
 
 use super::keywords;
-use super::statements::NAME;
+use super::statements::{NAME, Schema};
 use crate::storage::Finding;
 
 /// Prefix of Mika's own tables beside those of a site, unless a schema says another.
@@ -112,7 +112,7 @@ impl SchemaHead {
 
 /// A name of a table or column, which needs no quotes.
 fn named(name: &str) -> Option<String> {
-    let is_part = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.');
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
     (!name.is_empty() && name.chars().all(is_part)).then(|| name.to_owned())
 }
 
@@ -135,6 +135,11 @@ impl FollowedTable {
         let columns: Option<Vec<String>> =
             columns.filter(|name| !name.is_empty()).map(named).collect();
         let is_right = key.is_empty() || named(key).is_some();
+        if table.contains('.') {
+            return Err(format!(
+                "write {table:?} without its schema, and put that into the search path of Mika's account"
+            ));
+        }
         match (named(table), columns) {
             (Some(table), Some(columns))
                 if is_right && (kind == RowKind::Client) == columns.is_empty() =>
@@ -156,8 +161,8 @@ impl FollowedTable {
     pub fn triggers(&self, dialect: Dialect, peers: Option<&str>) -> String {
         let mut sql = String::new();
         for event in [RowEvent::Insert, RowEvent::Update, RowEvent::Delete] {
-            let name = format!("mika_{}_{}", self.short_name(), event.word());
             let table = &self.table;
+            let name = format!("mika_{table}_{}", event.word());
             let body = self.body(dialect, event, peers);
             let written = match dialect {
                 Dialect::Mysql => write!(
@@ -198,11 +203,6 @@ impl FollowedTable {
             columns.join(", ")
         };
         format!("SELECT {columns} FROM {} WHERE 1 = 0", self.table)
-    }
-
-    /// The table without its schema.
-    fn short_name(&self) -> &str {
-        self.table.rsplit('.').next().unwrap_or_default()
     }
 
     fn body(&self, dialect: Dialect, event: RowEvent, peers: Option<&str>) -> String {
@@ -247,6 +247,30 @@ pub fn lacking(file: &str, table: &FollowedTable, problem: &str) -> Finding {
         format!("{file}:{line}: \"follow {table}\" does not fit the database: {problem}"),
         "correct that line, or the table",
     )
+}
+
+/// What is said of a table that is not there.
+pub const NO_TABLE: &str = "the table is missing, or Mika's account may not see it";
+
+/// The finding for a missing table that a file says to follow; none for another table.
+pub fn absent(schema: &Schema, table: &str) -> Option<Finding> {
+    let followed = of_table(schema, table)?;
+    Some(lacking(schema.name, followed, NO_TABLE))
+}
+
+/// What to do where a table can't have triggers, if a file says to follow it.
+pub fn unfollow(schema: &Schema, table: &str) -> Option<String> {
+    let FollowedTable { line, .. } = of_table(schema, table)?;
+    let file = schema.name;
+    Some(format!(
+        "take the line {file}:{line} out, or follow the table behind; without it, changes are noticed at a reload \
+         or restart only"
+    ))
+}
+
+fn of_table<'s>(schema: &'s Schema, table: &str) -> Option<&'s FollowedTable> {
+    let mut followed = schema.followed.iter();
+    followed.find(|it| it.table.eq_ignore_ascii_case(table))
 }
 
 /// Notes for what a schema of a site's own does not follow.
@@ -342,7 +366,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = "-- A forum of ours.\n-- based on: mika\n-- prefix: t_\n\
-        -- follow members as user by uid: secret, name\n-- follow app.files as torrent by id: hash\n\
+        -- follow members as user by uid: secret, name\n-- follow files as torrent by id: hash\n\
         -- follow clients as whitelist\n-- name: users\n-- follow no one\nSELECT 1\n";
 
     #[test]
@@ -369,6 +393,7 @@ mod tests {
             "-- folow members as user by id: secret",
             "-- follow members as user: secret",
             "-- follow members as user by id",
+            "-- follow app.files as torrent by id: hash",
             "-- follow members as friend by id: x",
             "-- follow members; DROP TABLE x as user by id: x",
             "-- follow members as user by id: a'b",
@@ -394,9 +419,11 @@ mod tests {
         let sqlite = head.followed[2].triggers(Dialect::Sqlite, Some("t_peers"));
         assert_eq!(sqlite.matches("VALUES ('whitelist', 0)").count(), 3);
         let postgres = head.followed[1].triggers(Dialect::Postgres, None);
-        assert!(postgres.contains(
-            "AFTER UPDATE ON app.files FOR EACH ROW\nEXECUTE FUNCTION mika_files_update();"
-        ));
+        assert!(
+            postgres.contains(
+                "AFTER UPDATE ON files FOR EACH ROW\nEXECUTE FUNCTION mika_files_update();"
+            )
+        );
         assert!(postgres.contains("OLD.hash IS DISTINCT FROM NEW.hash"));
         assert!(!postgres.contains("DELETE FROM"));
     }

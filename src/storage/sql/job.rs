@@ -170,6 +170,11 @@ impl Job<'_> {
         ))))
     }
 
+    /// The statements behind the names.
+    pub(super) fn statements(&self) -> &Statements {
+        self.statements
+    }
+
     /// Where the statement of a call is.
     pub(super) fn place(&self, call: &Call) -> StatementPlace {
         self.statements.place(call)

@@ -19,6 +19,7 @@ mod keywords;
 mod read;
 mod site_schema;
 pub mod statements;
+mod trial;
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ use self::job::{Repeat, Tries};
 use self::statements::{Schema, Statements};
 use super::{
     Added, BadRow, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
-    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageConfig, StorageError,
+    MigrationStatus, NewTorrent, NewUser, Page, Severity, Storage, StorageConfig, StorageError,
     StoredHistory, StoredPeer, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval,
     UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
@@ -137,13 +138,18 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
         let (mut findings, has_rows) = self.database.check().await?;
         if has_rows {
+            findings.extend(self.tried(&findings).await);
             findings.extend(self.unusable_rows().await?);
         }
         Ok(findings)
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        self.database.check_schema().await
+        let mut findings = self.database.check_schema().await?;
+        if findings.iter().all(|it| it.severity == Severity::Note) {
+            findings.extend(self.tried(&findings).await);
+        }
+        Ok(findings)
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
@@ -362,6 +368,23 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 }
 
 impl<D: SqlDatabase> SqlStorage<D> {
+    /// What shows when the statements of the operator's own are run.
+    async fn tried(&self, known: &[Finding]) -> Vec<Finding> {
+        if !trial::is_wanted(&self.statements, known) {
+            return Vec::new();
+        }
+        let tried: Result<_, StorageError> = async {
+            job!(self, Use::Write, Repeat::Harmless, |job| trial::run(
+                job, known
+            ))
+        }
+        .await;
+        tried.unwrap_or_else(|error| {
+            let problem = format!("the statements were prepared and not run: {error}");
+            vec![Finding::note(problem, "run this again when that is over")]
+        })
+    }
+
     /// The rows of the site that can't be used, as findings.
     async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
         job!(self, Use::WholeTables, Repeat::Harmless, |job| {

@@ -20,7 +20,7 @@ use crate::storage::{
 };
 
 /// All ids are above this one.
-const BEFORE_ALL: i64 = i64::MIN;
+pub(super) const BEFORE_ALL: i64 = i64::MIN;
 
 /// Rows read at once by a check.
 const CHECKED_AT_ONCE: u32 = 5000;

@@ -70,6 +70,8 @@ pub struct Statements {
     by_name: BTreeMap<&'static str, Vec<Statement>>,
     /// Where those are that a file of the operator has, or may have.
     places: BTreeMap<&'static str, String>,
+    /// Whether the operator has written any.
+    has_own: bool,
 }
 
 /// The text of a statement in a file.
@@ -152,6 +154,7 @@ impl Statements {
         let mut all = Self {
             by_name: BTreeMap::new(),
             places: BTreeMap::new(),
+            has_own: is_file(schema.name) || !overrides.is_empty(),
         };
         for call in CALLS {
             let theirs = theirs.get(call.name);
@@ -186,6 +189,11 @@ impl Statements {
             .map_err(|problem| StorageError::Broken(self.place(call).of_config(&problem)))?;
         self.by_name.insert(call.name, statements);
         Ok(())
+    }
+
+    /// Whether some are not of this crate.
+    pub fn has_own(&self) -> bool {
+        self.has_own
     }
 
     /// Where a statement is.

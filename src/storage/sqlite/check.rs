@@ -67,6 +67,7 @@ pub(super) fn check(
     if !findings.is_empty() {
         return Ok((findings, false));
     }
+    findings.extend(followed(connection, schema)?);
     findings.extend(triggers::inspect(connection, schema)?);
     let failing = failing(connection, statements, CALLS.into_iter())?;
     let has_rows = failing.is_empty();
@@ -169,11 +170,10 @@ fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, Sqlit
     Ok(there.collect::<Result<_, _>>()?)
 }
 
-/// What the statements about the site's tables lack.
-pub(super) fn schema(
+/// What the followed tables lack.
+pub(super) fn followed(
     connection: &Connection,
     schema: &Schema,
-    statements: &Statements,
 ) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = Vec::new();
     for table in schema.followed {
@@ -181,6 +181,16 @@ pub(super) fn schema(
             findings.push(header::lacking(schema.name, table, &fault_of(error)?));
         }
     }
+    Ok(findings)
+}
+
+/// What the statements about the site's tables lack.
+pub(super) fn schema(
+    connection: &Connection,
+    schema: &Schema,
+    statements: &Statements,
+) -> Result<Vec<Finding>, SqliteFault> {
+    let mut findings = followed(connection, schema)?;
     if is_file(schema.name) {
         findings.extend(header::unfollowed(schema.followed));
     }

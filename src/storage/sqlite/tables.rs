@@ -3,9 +3,9 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::SqliteFault;
-use super::triggers;
+use super::{check, triggers};
 use crate::storage::sql::statements::Schema;
-use crate::storage::{MigrationStatus, migrate};
+use crate::storage::{MigrationStatus, StorageError, migrate};
 
 /// The names of the migrations that the database has; none if it is new.
 pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, SqliteFault> {
@@ -44,6 +44,9 @@ pub(super) fn migrate(
     connection: &mut Connection,
     schema: &Schema,
 ) -> Result<Vec<String>, SqliteFault> {
+    if let Some(lacking) = check::followed(connection, schema)?.into_iter().next() {
+        return Err(StorageError::from(lacking).into());
+    }
     let mut done = Vec::new();
     for migration in schema.migrations {
         let transaction = begin(connection)?;

@@ -86,6 +86,12 @@ pub(super) fn restore(
             made.push(format!("trigger {name}"));
         }
     }
+    for Misplaced { name, left_on, .. } in &misplaced {
+        if left_on.is_some() {
+            transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
+            made.push(format!("removal of the trigger {name}"));
+        }
+    }
     if !made.is_empty() {
         let sql = "INSERT INTO mika_feed (kind, key) VALUES (?1, 0)";
         transaction.execute(sql, [RELOAD])?;

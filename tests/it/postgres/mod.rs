@@ -5,7 +5,6 @@ mod contract;
 mod faults;
 mod feed;
 mod programs;
-mod schemas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

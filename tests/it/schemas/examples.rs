@@ -1,32 +1,18 @@
-//! The schema of docs/schemas.md, with the tables that it is for.
+//! The schemas of docs/schemas.md, with the tables that they are for.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::json;
 
+use super::example;
 use crate::harness::postgres::Postgres;
 use crate::harness::{Mika, PROGRAM_DEADLINE, poll};
 
 const INFO_HASH: &str = "%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB";
 
-/// The blocks of SQL of the page: the tables, and the schema's file.
-fn example() -> (String, String) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = page.split("```sql\n").skip(1);
-    let blocks: Vec<&str> = blocks
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    let [tables, schema] = blocks[..] else {
-        panic!("the page has {} blocks of SQL", blocks.len());
-    };
-    (tables.to_owned(), schema.to_owned())
-}
-
 /// A site with these tables, a user and a torrent, and a tracker that is configured for it.
 fn site(schema: &str) -> (Postgres, Mika) {
-    let (tables, _) = example();
+    let (tables, _) = example("An example: a Django site");
     let server = Postgres::start();
     let url = server.database("site");
     server.sql(
@@ -59,7 +45,7 @@ fn announce(mika: &Mika, passkey: &str, rest: &str) -> String {
 
 #[test]
 fn the_example_of_the_page_works() {
-    let (server, mut mika) = site(&example().1);
+    let (server, mut mika) = site(&example("An example: a Django site").1);
     assert!(
         mika.managed(&["schema", "test", "my-site.sql"])
             .contains("ok")
@@ -110,12 +96,13 @@ fn the_example_of_the_page_works() {
     // What the file has no statement for is said.
     let output = mika.manage(&["users", "add", "carol"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("does not support adding users"), "{error}");
+    let said = "does not support adding users: ./my-site.sql has no statement add_user";
+    assert!(error.contains(said), "{error}");
 }
 
 #[test]
 fn a_wrong_file_is_explained() {
-    let schema = example().1;
+    let schema = example("An example: a Django site").1;
     let wrong = [
         (schema.replace("title, true", "titel, true"), "titel"),
         (
