@@ -23,9 +23,9 @@ pub enum SchemaCommand {
         #[arg(long)]
         driver: Option<String>,
     },
-    /// Have the database of the config prepare each statement of a file
+    /// Have the database of the config run each statement of a file
     ///
-    /// Nothing is changed, and Mika's own tables need not be there yet. docs/schemas.md explains the file.
+    /// What they change is taken back, and Mika's own tables need not be there yet. docs/schemas.md explains the file.
     #[command(after_help = "Examples:\n  mika-manage schema test my-site.sql")]
     Test { file: PathBuf },
 }
@@ -107,7 +107,7 @@ async fn test(file: PathBuf, mut config: Config, printer: &mut Printer) -> Resul
     {
         return Ok(ExitStatus::Failure);
     }
-    printer.line("ok: the database has what each statement needs")?;
+    printer.line("ok: the statements work with the tables of the database")?;
     Ok(ExitStatus::Success)
 }
 

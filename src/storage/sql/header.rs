@@ -135,6 +135,9 @@ impl FollowedTable {
         let columns: Option<Vec<String>> =
             columns.filter(|name| !name.is_empty()).map(named).collect();
         let is_right = key.is_empty() || named(key).is_some();
+        if text.contains(['"', '`']) {
+            return Err("a table or column whose name needs quotes can't be followed".into());
+        }
         if table.contains('.') {
             return Err(format!(
                 "write {table:?} without its schema, and put that into the search path of Mika's account"
@@ -397,6 +400,7 @@ mod tests {
             "-- follow members as friend by id: x",
             "-- follow members; DROP TABLE x as user by id: x",
             "-- follow members as user by id: a'b",
+            "-- follow members as user by id: \"passKey\"",
             "-- prefix: a-b",
         ] {
             let wrong = SchemaHead::read(&format!("-- Ours.\n{line}")).unwrap_err();

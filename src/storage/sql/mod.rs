@@ -139,7 +139,13 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         let (mut findings, has_rows) = self.database.check().await?;
         if has_rows {
             findings.extend(self.tried(&findings).await);
-            findings.extend(self.unusable_rows().await?);
+            let is_right = findings.iter().all(|it| it.severity == Severity::Note);
+            match self.unusable_rows().await {
+                Ok(unusable) => findings.extend(unusable),
+                Err(error) if is_right => return Err(error),
+                // It is reported already why rows can't be read.
+                Err(_) => {}
+            }
         }
         Ok(findings)
     }

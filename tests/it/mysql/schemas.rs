@@ -89,6 +89,11 @@ fn a_wrong_line_or_statement_is_said_before_anything_runs() {
     }
     let (_, said) = test(&SCHEMA.replace("-- follow uploads", "-- folow uploads"));
     assert!(
+        said.contains("site.sql:3") && said.contains("did you mean \"-- follow uploads"),
+        "{said}"
+    );
+    let (_, said) = test(&SCHEMA.replace("-- follow uploads", "-- uploads"));
+    assert!(
         said.contains("changes of torrents are not followed"),
         "{said}"
     );

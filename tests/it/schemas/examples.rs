@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use super::example;
+use super::{Server, example};
+use crate::harness::mariadb::MariaDb;
 use crate::harness::postgres::Postgres;
 use crate::harness::{Mika, PROGRAM_DEADLINE, poll};
 
@@ -131,4 +132,62 @@ fn a_wrong_file_is_explained() {
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains(problem), "{problem}: {said}");
     }
+}
+
+#[test]
+fn the_example_for_mariadb_works() {
+    let (tables, schema) = example("An example: a Laravel site");
+    let server = Server::Mariadb(MariaDb::start());
+    let mut site = server.site("site", &tables, &schema);
+    site.sql(
+        "INSERT INTO users (id, name, email, password, passkey) VALUES
+             (1, 'alice', 'a', '', 'key-of-alice'), (2, 'bob', 'b', '', NULL), (3, 'eve', 'c', '', 'key-of-eve');
+         INSERT INTO torrents (name, info_hash, free) VALUES ('one', UNHEX(REPEAT('ab', 20)), 1);
+         INSERT INTO allowed_agents (prefix, name) VALUES ('-MK', 'Mika')",
+    );
+    assert!(
+        site.mika
+            .managed(&["schema", "test", "site.sql"])
+            .contains("ok")
+    );
+    site.use_file();
+    site.mika.managed(&["migrate"]);
+    let (is_right, said) = site.says(&["check"]);
+    assert!(is_right, "{said}");
+    site.mika.run();
+    let mika = &site.mika;
+    announce(
+        mika,
+        "key-of-alice",
+        "&uploaded=0&downloaded=0&left=9&event=started",
+    );
+    announce(
+        mika,
+        "key-of-alice",
+        "&uploaded=1000&downloaded=9&left=0&event=completed",
+    );
+    // Freeleech: what is downloaded does not count.
+    poll(PROGRAM_DEADLINE, "the credit is there", || {
+        site.sql("SELECT uploaded, downloaded FROM users WHERE id = 1") == "1000\t0"
+    });
+    poll(PROGRAM_DEADLINE, "the counters are there", || {
+        site.sql("SELECT seeders, times_completed FROM torrents") == "1\t1"
+    });
+    site.sql("UPDATE users SET passkey = 'key-of-bob' WHERE id = 2; UPDATE users SET deleted_at = NOW() WHERE id = 3");
+    poll(PROGRAM_DEADLINE, "a new key works", || {
+        announce(mika, "key-of-bob", "&uploaded=0&downloaded=0&left=9").contains("8:complete")
+    });
+    poll(PROGRAM_DEADLINE, "a deleted user is refused", || {
+        announce(mika, "key-of-eve", "&uploaded=0&downloaded=0&left=9").contains("failure")
+    });
+    // By the optional statements.
+    assert!(mika.managed(&["users", "list"]).contains("alice"));
+    mika.managed(&["users", "disable", "alice"]);
+    assert_eq!(
+        site.sql("SELECT disabled_at IS NULL FROM users ORDER BY id LIMIT 1"),
+        "0"
+    );
+    poll(PROGRAM_DEADLINE, "a ban takes effect", || {
+        announce(mika, "key-of-alice", "&uploaded=1000&downloaded=9&left=0").contains("failure")
+    });
 }

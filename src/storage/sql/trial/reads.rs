@@ -10,7 +10,7 @@ use super::{
 };
 use crate::base::ids::InfoHash;
 use crate::storage::rows::SortKey;
-use crate::storage::{TorrentKey, UserKey};
+use crate::storage::{BadRow, Page, TorrentKey, UserKey};
 
 /// Rows of a page that are read.
 const SAMPLE: i64 = 50;
@@ -24,6 +24,7 @@ impl StatementTrial<'_, '_> {
     /// Tries the statements that read users; returns a few.
     pub(super) async fn users(&mut self) -> Result<Sample<StoredUser>, SqlFault> {
         let sample = self.first_users().await?;
+        self.pages(&calls::USERS, &sample.rows).await?;
         let first = sample.usable.first();
         let id = first.map(|it| it.user.id.0);
         let name = first.map_or("", |it| it.user.username.as_str());
@@ -53,14 +54,15 @@ impl StatementTrial<'_, '_> {
     /// The first users, as they are now.
     pub(super) async fn first_users(&mut self) -> Result<Sample<StoredUser>, SqlFault> {
         let rows = self.first_rows(&calls::USERS).await?;
-        let usable = page(&rows, u32::MAX, decode::user).rows;
+        let usable = self.usable(&calls::USERS, page(&rows, u32::MAX, decode::user));
         Ok(Sample { rows, usable })
     }
 
     /// Tries the statements that read torrents; returns a few.
     pub(super) async fn torrents(&mut self) -> Result<Sample<StoredTorrent>, SqlFault> {
         let rows = self.first_rows(&calls::TORRENTS).await?;
-        let usable = page(&rows, u32::MAX, decode::torrent).rows;
+        self.pages(&calls::TORRENTS, &rows).await?;
+        let usable = self.usable(&calls::TORRENTS, page(&rows, u32::MAX, decode::torrent));
         let first = usable.first();
         let id = first.map(|it: &StoredTorrent| it.torrent.id.0);
         let id_of = id.unwrap_or(NO_ID);
@@ -123,6 +125,43 @@ impl StatementTrial<'_, '_> {
         ];
         let rows = self.run(call, Given::Params(&params)).await?;
         Ok(rows.unwrap_or_default())
+    }
+
+    /// The rows that can be used; it is a problem of the statement if none can.
+    fn usable<T>(&mut self, call: &'static Call, page: Page<T>) -> Vec<T> {
+        if let Some(BadRow { id, problem, .. }) = page.bad.first().filter(|_| page.rows.is_empty())
+        {
+            let problem =
+                format!("gives no row that can be used, such as that of the id {id}: {problem}");
+            self.problem(call, problem);
+        }
+        page.rows
+    }
+
+    /// Looks whether a statement gives pages: each id once, in order, and after the page before.
+    async fn pages(&mut self, call: &'static Call, rows: &SqlRows) -> Result<(), SqlFault> {
+        let ids: Vec<i64> = rows.iter().filter_map(|row| row.key(0)).collect();
+        if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
+            let problem =
+                "must give each id once, and in ascending order: see its joins and its ORDER BY";
+            self.problem(call, problem);
+        }
+        let Some(first) = ids.first() else {
+            return Ok(());
+        };
+        let params = [("after", Cell::Int(*first)), ("limit", Cell::Int(1))];
+        if let Some(next) = self.part(call, Given::Params(&params)).await? {
+            let is_before = next
+                .iter()
+                .any(|row| row.key(0).is_some_and(|id| id <= *first));
+            if is_before || next.len() > 1 {
+                self.problem(
+                    call,
+                    "must give the ids above :after, and at most :limit rows",
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Runs a look-up that has to find that row, if there is one.
