@@ -46,13 +46,14 @@ pub(super) fn finding(problem: &str, names: &[&str], statements: &Statements) ->
         [one] => format!("statement {one} does"),
         _ => format!("statements {} do", shown.join(", ")),
     };
-    let fits = match places.as_slice() {
-        [one] => one.remedy(),
+    let or = match places.as_slice() {
+        [one] if one.is_in_file() => one.remedy(),
         [first, ..] if first.is_in_file() => "those lines".into(),
-        _ => "storage.statements".into(),
+        [one] => format!("put what fits it into {}", one.remedy()),
+        _ => "put what fits it into storage.statements".into(),
     };
     Finding::problem(
         format!("the {these} not work: {problem}"),
-        format!("correct the table, or put what fits it into {fits}"),
+        format!("correct the table, or {or}"),
     )
 }

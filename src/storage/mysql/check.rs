@@ -9,7 +9,7 @@ use super::session::{MysqlSession, example};
 use super::{columns, durability, inspect, settings, tables};
 use crate::storage::identity::checked;
 use crate::storage::sql::calls::{CALLS, Call, FEED};
-use crate::storage::sql::header;
+use crate::storage::sql::followed;
 use crate::storage::sql::statements::{Schema, Statements, is_file};
 use crate::storage::{Finding, StorageError, failing};
 
@@ -98,10 +98,10 @@ pub(super) async fn followed(
     for table in schema.followed {
         match session.prepare(&table.probe()).await {
             Err(fault) if fault.is_no_table() => {
-                findings.push(header::lacking(schema.name, table, header::NO_TABLE));
+                findings.push(followed::lacking(schema.name, table, followed::NO_TABLE));
             }
             Err(MysqlFault::Sql(Error::Server(error), _)) => {
-                findings.push(header::lacking(schema.name, table, &fault::lack(&error)));
+                findings.push(followed::lacking(schema.name, table, &fault::lack(&error)));
             }
             other => drop(other?),
         }
@@ -116,7 +116,7 @@ pub(super) async fn schema(
 ) -> Result<Vec<Finding>, MysqlFault> {
     let mut findings = followed(session, schema).await?;
     if is_file(schema.name) {
-        findings.extend(header::unfollowed(schema.followed));
+        findings.extend(followed::unfollowed(schema, session.statements));
     }
     let (mut rights, mut failures) = (Missing::default(), Failures::default());
     for call in CALLS.into_iter().filter(|call| call.name != FEED.name) {

@@ -8,7 +8,8 @@ use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call};
 use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
-use crate::storage::sql::statements::{StatementPlace, mentions};
+use crate::storage::sql::place::StatementPlace;
+use crate::storage::sql::statements::mentions;
 use crate::storage::triggers::{Misplaced, Trigger};
 
 /// What to try in order to find unusable accounts.

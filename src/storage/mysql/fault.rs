@@ -10,7 +10,8 @@ use crate::base::secret::Secret;
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
 use crate::storage::sql::database::{FaultKind, SqlFault};
-use crate::storage::sql::statements::{StatementPlace, Statements};
+use crate::storage::sql::place::StatementPlace;
+use crate::storage::sql::statements::Statements;
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.

@@ -8,7 +8,7 @@ use super::{columns, durability, inspect, tables};
 use crate::storage::identity::checked;
 use crate::storage::sql::calls::{CALLS, Call, FEED, OWN_CALLS, TORRENTS};
 use crate::storage::sql::cells::Cell;
-use crate::storage::sql::header;
+use crate::storage::sql::followed;
 use crate::storage::sql::statements::{Schema, Statement, Statements, is_file};
 use crate::storage::{Finding, StorageError, failing};
 
@@ -103,11 +103,11 @@ pub(super) async fn followed(
     for table in schema.followed {
         if let Err(fault) = session.prepare_anew(&table.probe()).await {
             let lack = match fault.lack().filter(|_| fault.is_of_server()) {
-                Some(_) if fault.is_no_table() => header::NO_TABLE.to_owned(),
+                Some(_) if fault.is_no_table() => followed::NO_TABLE.to_owned(),
                 Some(lack) => lack,
                 None => return Err(fault),
             };
-            findings.push(header::lacking(schema.name, table, &lack));
+            findings.push(followed::lacking(schema.name, table, &lack));
         }
     }
     Ok(findings)
@@ -120,7 +120,7 @@ pub(super) async fn schema(
 ) -> Result<Vec<Finding>, PostgresFault> {
     let mut findings = followed(session, schema).await?;
     if is_file(schema.name) {
-        findings.extend(header::unfollowed(schema.followed));
+        findings.extend(followed::unfollowed(schema, session.statements));
     }
     let (mut rights, mut failures) = (Lacking::default(), Failures::default());
     look_at_hashes(session).await?;

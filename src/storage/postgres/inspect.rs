@@ -7,7 +7,7 @@ use super::{rights, settings, tables};
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call, FEED};
 use crate::storage::sql::cells::{Cell, SqlRow};
-use crate::storage::sql::header;
+use crate::storage::sql::followed;
 use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{self, Misplaced, Trigger};
 
@@ -107,7 +107,7 @@ fn views(schema: &Schema, tables: &[Relation]) -> Vec<Finding> {
                 "{} is a view, which can't have triggers: changes can't be followed",
                 table.name
             ),
-            header::unfollow(schema, &table.name).unwrap_or_else(|| NO_FEED.into()),
+            followed::unfollow(schema, &table.name).unwrap_or_else(|| NO_FEED.into()),
         )
     };
     tables.iter().filter(wants_triggers).map(finding).collect()

@@ -9,7 +9,7 @@ use crate::storage::migrate::{self, Migration};
 use crate::storage::sql::RELOAD;
 use crate::storage::sql::calls::FEED;
 use crate::storage::sql::cells::Cell;
-use crate::storage::sql::header;
+use crate::storage::sql::followed;
 use crate::storage::sql::statements::{Schema, mentions};
 use crate::storage::triggers::{Misplaced, Trigger};
 use crate::storage::unusable::plural;
@@ -250,7 +250,7 @@ async fn run(
 /// The problem and the remedy for a table that is missing although the migrations are applied, or to be
 /// applied.
 pub(super) fn absence(schema: &Schema, table: &str) -> (String, String) {
-    if let Some(Finding { problem, hint, .. }) = header::absent(schema, table) {
+    if let Some(Finding { problem, hint, .. }) = followed::absent(schema, table) {
         return (problem, hint);
     }
     let makes = format!("{TABLE}{table} ");

@@ -12,8 +12,7 @@
 use std::fmt::Write as _;
 
 use super::keywords;
-use super::statements::{NAME, Schema};
-use crate::storage::Finding;
+use super::statements::NAME;
 
 /// Prefix of Mika's own tables beside those of a site, unless a schema says another.
 const PREFIX: &str = "mika_";
@@ -241,59 +240,6 @@ impl FollowedTable {
             }
         }
     }
-}
-
-/// The finding for a followed table that lacks something; `file` is the schema's name.
-pub fn lacking(file: &str, table: &FollowedTable, problem: &str) -> Finding {
-    let FollowedTable { line, table, .. } = table;
-    Finding::problem(
-        format!("{file}:{line}: \"follow {table}\" does not fit the database: {problem}"),
-        "correct that line, or the table",
-    )
-}
-
-/// What is said of a table that is not there.
-pub const NO_TABLE: &str = "the table is missing, or Mika's account may not see it";
-
-/// The finding for a missing table that a file says to follow; none for another table.
-pub fn absent(schema: &Schema, table: &str) -> Option<Finding> {
-    let followed = of_table(schema, table)?;
-    Some(lacking(schema.name, followed, NO_TABLE))
-}
-
-/// What to do where a table can't have triggers, if a file says to follow it.
-pub fn unfollow(schema: &Schema, table: &str) -> Option<String> {
-    let FollowedTable { line, .. } = of_table(schema, table)?;
-    let file = schema.name;
-    Some(format!(
-        "take the line {file}:{line} out, or follow the table behind; without it, changes are noticed at a reload \
-         or restart only"
-    ))
-}
-
-fn of_table<'s>(schema: &'s Schema, table: &str) -> Option<&'s FollowedTable> {
-    let mut followed = schema.followed.iter();
-    followed.find(|it| it.table.eq_ignore_ascii_case(table))
-}
-
-/// Notes for what a schema of a site's own does not follow.
-pub fn unfollowed(followed: &[FollowedTable]) -> Vec<Finding> {
-    let kinds = [
-        (RowKind::User, "users", "user by KEY: COLUMN, …"),
-        (RowKind::Torrent, "torrents", "torrent by KEY: COLUMN, …"),
-        (RowKind::Client, "clients", "whitelist"),
-    ];
-    let is_missing = |kind: RowKind| !followed.iter().any(|table| table.kind == kind);
-    let missing = kinds.into_iter().filter(|(kind, ..)| is_missing(*kind));
-    let note = |(_, rows, form): (RowKind, &str, &str)| {
-        Finding::note(
-            format!(
-                "changes of {rows} are not followed: they are noticed at a reload or restart only"
-            ),
-            format!("put a line into the head of the file: -- follow TABLE as {form}"),
-        )
-    };
-    missing.map(note).collect()
 }
 
 /// The insertion of an entry into the feed.

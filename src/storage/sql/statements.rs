@@ -8,11 +8,11 @@
 //! of the row are parameters. `storage.statements` of the config replaces single ones.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use super::calls::{CALLS, Call, OWN_CALLS};
 use super::header::{Dialect, FollowedTable};
+use super::place::StatementPlace;
 use super::site_schema;
 use crate::base::suggest::nearest;
 use crate::storage::migrate::Migration;
@@ -81,14 +81,6 @@ pub struct NamedText {
     pub line: usize,
     /// Without lines of comment.
     pub text: String,
-}
-
-/// A statement as messages name it: `users`, or `users (./my-site.sql:12)`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatementPlace {
-    name: &'static str,
-    /// The file with the line; without it, where the statement belongs.
-    file: Option<String>,
 }
 
 // === impl Schema ===
@@ -198,67 +190,13 @@ impl Statements {
 
     /// Where a statement is.
     pub fn place(&self, call: &Call) -> StatementPlace {
-        StatementPlace {
-            name: call.name,
-            file: self.places.get(call.name).cloned(),
-        }
+        let file = self.places.get(call.name).cloned();
+        StatementPlace::new(call.name, file)
     }
 
     /// The statements of a name, in the order in which they are run. Empty if there is nothing to do.
     pub fn of(&self, call: &Call) -> &[Statement] {
         self.by_name.get(call.name).map_or(&[], Vec::as_slice)
-    }
-}
-
-// === impl StatementPlace ===
-
-impl fmt::Display for StatementPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(f, "{} ({file})", self.name),
-            None => f.write_str(self.name),
-        }
-    }
-}
-
-impl StatementPlace {
-    /// What follows the text of an error.
-    pub fn at(&self) -> String {
-        match &self.file {
-            Some(file) => format!(" (statement {}, {file})", self.name),
-            None => format!(" (statement {})", self.name),
-        }
-    }
-
-    /// What follows if a file has no such statement.
-    pub fn lacking(&self) -> String {
-        match &self.file {
-            Some(file) => format!(": {file} has no statement {}", self.name),
-            None => String::new(),
-        }
-    }
-
-    pub fn is_in_file(&self) -> bool {
-        self.file.is_some()
-    }
-
-    /// Where to write what fits better: a key of the config, or a line of the file.
-    pub fn remedy(&self) -> String {
-        match &self.file {
-            Some(file) => file.clone(),
-            None => format!("storage.statements.{}", self.name),
-        }
-    }
-
-    /// A problem of the statement that shows without the database.
-    pub fn of_config(&self, problem: &str) -> String {
-        match &self.file {
-            Some(file) => format!(
-                "storage.schema {file}: the statement {}: {problem}",
-                self.name
-            ),
-            None => format!("{}: {problem}", self.remedy()),
-        }
     }
 }
 

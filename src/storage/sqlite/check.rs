@@ -8,7 +8,7 @@ use super::{tables, triggers};
 use crate::storage::Finding;
 use crate::storage::failing::FailingStatements;
 use crate::storage::sql::calls::{CALLS, Call, FEED};
-use crate::storage::sql::header;
+use crate::storage::sql::followed;
 use crate::storage::sql::statements::{Schema, Statement, Statements, is_file, mentions};
 
 /// The tables of the site and the columns that the schema uses. Statements of the config may do without.
@@ -178,7 +178,7 @@ pub(super) fn followed(
     let mut findings = Vec::new();
     for table in schema.followed {
         if let Err(error) = connection.prepare(&table.probe()) {
-            findings.push(header::lacking(schema.name, table, &fault_of(error)?));
+            findings.push(followed::lacking(schema.name, table, &fault_of(error)?));
         }
     }
     Ok(findings)
@@ -192,7 +192,7 @@ pub(super) fn schema(
 ) -> Result<Vec<Finding>, SqliteFault> {
     let mut findings = followed(connection, schema)?;
     if is_file(schema.name) {
-        findings.extend(header::unfollowed(schema.followed));
+        findings.extend(followed::unfollowed(schema, statements));
     }
     let calls = CALLS.into_iter().filter(|call| call.name != FEED.name);
     let failing = failing(connection, statements, calls)?;

@@ -78,6 +78,12 @@ pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Find
     Ok(findings)
 }
 
+/// Whether a failure is none of the statement's.
+fn is_passing(fault: &SqlFault) -> bool {
+    matches!(fault.kind, FaultKind::Collision | FaultKind::Lost)
+        || matches!(fault.error, StorageError::Away(_))
+}
+
 impl StatementTrial<'_, '_> {
     /// Begins a part, which [`Self::end`] takes back.
     async fn begin(&mut self) -> Result<(), SqlFault> {
@@ -124,9 +130,7 @@ impl StatementTrial<'_, '_> {
 
     /// Notes why a statement failed, and takes its part back. Other failures than the statement's end the trial.
     async fn failed(&mut self, call: &'static Call, fault: SqlFault) -> Result<(), SqlFault> {
-        let is_passing = matches!(fault.kind, FaultKind::Collision | FaultKind::Lost)
-            || matches!(fault.error, StorageError::Away(_));
-        if is_passing {
+        if is_passing(&fault) {
             return Err(fault);
         }
         self.end().await?;
@@ -140,14 +144,15 @@ impl StatementTrial<'_, '_> {
             Some(why) if call.optional && call.columns.is_empty() => Finding::note(
                 format!("what the statement {place} writes would be refused: {why}"),
                 format!(
-                    "correct the table, or {}; without it, the others work",
+                    "until then such edits fail: correct the table, or {}",
                     place.remedy()
                 ),
             ),
-            Some(why) => failing::finding(&why, &[call.name], self.job.statements()),
-            None => {
-                let problem = fault.error.to_string();
-                failing::finding(&problem, &[call.name], self.job.statements())
+            why => {
+                let why = why.unwrap_or_else(|| fault.error.to_string());
+                // The statement is named already.
+                let why = why.split(" (statement ").next().unwrap_or_default();
+                failing::finding(why, &[call.name], self.job.statements())
             }
         };
         self.note(finding);

@@ -7,6 +7,7 @@ use super::super::hashes::of_hashes;
 use super::super::read::{BEFORE_ALL, page};
 use super::{
     Call, Cell, Given, Sample, SqlFault, SqlRows, StatementTrial, StoredTorrent, StoredUser, calls,
+    is_passing,
 };
 use crate::base::ids::InfoHash;
 use crate::storage::rows::SortKey;
@@ -106,14 +107,28 @@ impl StatementTrial<'_, '_> {
             ("enabled", Cell::Int(1)),
         ];
         self.part(count, Given::Params(&params)).await?;
+        if self.part(find, Given::Params(&params)).await?.is_none() {
+            return Ok(());
+        }
         for column in columns {
             self.begin().await?;
             let tail = format!(" ORDER BY {column} ASC, id ASC LIMIT 1 OFFSET 0");
             match self.job.call_then(find, &params, &tail).await {
-                Ok(rows) => self.look_at(find, &rows),
-                Err(fault) => return self.failed(find, fault).await,
+                Err(fault) if is_passing(&fault) => return Err(fault),
+                result => {
+                    self.end().await?;
+                    if result.is_err() {
+                        let names = find.columns.replace(' ', ", ");
+                        self.problem(
+                            find,
+                            format!(
+                                "can't be sorted by {column}: its columns need the names {names}"
+                            ),
+                        );
+                        return Ok(());
+                    }
+                }
             }
-            self.end().await?;
         }
         Ok(())
     }

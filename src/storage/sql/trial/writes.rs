@@ -8,8 +8,8 @@ use crate::base::ids::InfoHash;
 use crate::storage::Finding;
 
 /// Totals of bytes, which no smaller type can hold and no `DOUBLE` can add up.
-const UPLOADED: i64 = (1 << 54) + 1;
-const DOWNLOADED: i64 = (1 << 53) + 3;
+const UPLOADED: i64 = (1 << 59) + 1;
+const DOWNLOADED: i64 = (1 << 58) + 3;
 /// By which part a total may be off that is not exact, and still be meant as one.
 const NEARLY: u64 = 1000;
 
@@ -94,17 +94,18 @@ impl StatementTrial<'_, '_> {
     /// What the statement `users` gave before and after the first user was credited.
     fn compare(&mut self, before: &Sample<StoredUser>, after: &Sample<StoredUser>) {
         let call = &calls::CREDIT_USERS;
-        let all = before.usable.iter().zip(&after.usable);
-        let changed = |(before, after): (&StoredUser, &StoredUser)| {
-            after.totals.uploaded >= before.totals.uploaded + UPLOADED.cast_unsigned()
-        };
-        if all.clone().skip(1).any(changed) {
-            self.problem(call, "credits other users than those of {rows}, too");
-        }
-        let Some((was, is)) = all.into_iter().next() else {
+        let mut all = before.usable.iter().zip(&after.usable);
+        let Some((was, is)) = all.next() else {
             return;
         };
         let id = was.user.id.0;
+        let is_credited = |(before, after): (&StoredUser, &StoredUser)| {
+            let enough = before.totals.uploaded + UPLOADED.cast_unsigned();
+            before.user.id.0 != id && after.totals.uploaded >= enough
+        };
+        if all.any(is_credited) {
+            self.problem(call, "credits other users than those of {rows}, too");
+        }
         let row = |sample: &Sample<StoredUser>, column: usize| {
             let mut rows = sample.rows.iter();
             rows.find(|row: &SqlRow<'_>| row.id(0) == Ok(id))
