@@ -1,8 +1,8 @@
 //! Statements of a schema that a database does not take, as findings.
 
 use super::Finding;
-use super::sql::calls::Call;
-use super::sql::statements::{Statements, call};
+use super::sql::calls::{CALLS, Call, OWN_CALLS};
+use super::sql::statements::Statements;
 
 /// Why statements fail: each problem with the names of the statements.
 #[derive(Debug, Default)]
@@ -39,7 +39,8 @@ impl FailingStatements {
 
 /// The finding for statements of these names, which fail for the same reason.
 pub(super) fn finding(problem: &str, names: &[&str], statements: &Statements) -> Finding {
-    let places = names.iter().filter_map(|name| call(name));
+    let all = || CALLS.into_iter().chain(OWN_CALLS);
+    let places = all().filter(|call| names.contains(&call.name));
     let places: Vec<_> = places.map(|call| statements.place(call)).collect();
     let shown: Vec<String> = places.iter().map(ToString::to_string).collect();
     let these = match shown.as_slice() {

@@ -76,9 +76,7 @@ pub(super) async fn check(
     }
     let lacks = rights.finding(session).await?;
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
-    if !is_file(schema.name) {
-        failures.leave_out_known(&findings);
-    }
+    failures.leave_out_known(&findings);
     findings.extend(lacks);
     findings.extend(failures.findings(session.statements));
     findings.extend(durability::inspect(session).await?);

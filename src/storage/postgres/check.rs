@@ -82,9 +82,7 @@ pub(super) async fn check(
     rights.look_at_ids(session).await?;
     let lacks = rights.finding(session).await?;
     let is_incomplete = lacks.is_some() || !failures.0.is_empty();
-    if !is_file(schema.name) {
-        failures.leave_out_known(&findings);
-    }
+    failures.leave_out_known(&findings);
     findings.extend(lacks);
     findings.extend(failures.findings(session.statements));
     findings.extend(durability::inspect(session).await?);

@@ -312,7 +312,7 @@ fn what_does_not_fit_is_found_in_sqlite() {
                     "WHERE id = :id\n-- name: credit_torrents",
                     "WHERE id = :id + 9\n-- name: credit_torrents",
                 ),
-                &["the statement credit_users (./site.sql:33) changes no row for the id 1"],
+                &["the statement credit_users (./site.sql:33) changes no row for the user 1"],
             ),
         ],
     );

@@ -75,20 +75,21 @@ impl StatementTrial<'_, '_> {
         Ok(())
     }
 
-    /// Whether a row of credit can be written, and changes a row.
+    /// Whether a row of credit can be written; notes a statement for users that changes nothing.
     async fn credits(&mut self, call: &'static Call, row: &SqlRows) -> Result<bool, SqlFault> {
         let Some(result) = self.part(call, Given::Rows(row)).await? else {
             return Ok(false);
         };
         let is_one = self.job.statements().of(call).len() == 1;
-        if is_one && result.changed == 0 {
+        if is_one && result.changed == 0 && call.name == calls::CREDIT_USERS.name {
             let id = row.first().map(|row| row.text(0)).unwrap_or_default();
-            self.problem(
-                call,
-                format!("changes no row for the id {id}: its credit would be lost"),
-            );
+            let place = self.job.place(call);
+            self.note(Finding::note(
+                format!("the statement {place} changes no row for the user {id}"),
+                "if your users have totals, credit would be lost: see its WHERE or its join",
+            ));
         }
-        Ok(result.changed > 0 || !is_one)
+        Ok(true)
     }
 
     /// What the statement `users` gave before and after the first user was credited.
