@@ -150,17 +150,16 @@ impl Statements {
         };
         for call in CALLS {
             let theirs = theirs.get(call.name);
-            let text = match overrides.get(call.name) {
-                Some(text) => text.as_str(),
-                None => {
-                    if is_file(schema.name) {
-                        let line = theirs.map_or_else(String::new, |it| format!(":{}", it.line));
-                        let place = format!("{}{line}", schema.name);
-                        all.places.insert(call.name, place);
-                    }
-                    let found = theirs.or_else(|| base.get(call.name));
-                    found.map_or("", |it| it.text.as_str())
+            let text = if let Some(text) = overrides.get(call.name) {
+                text.as_str()
+            } else {
+                if is_file(schema.name) {
+                    let line = theirs.map_or_else(String::new, |it| format!(":{}", it.line));
+                    let place = format!("{}{line}", schema.name);
+                    all.places.insert(call.name, place);
                 }
+                let found = theirs.or_else(|| base.get(call.name));
+                found.map_or("", |it| it.text.as_str())
             };
             all.add(schema, call, text)?;
         }
