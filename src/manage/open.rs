@@ -8,7 +8,7 @@ use super::UsageError;
 use super::print::Printer;
 use crate::cache::{self, Cache, owner};
 use crate::config::Config;
-use crate::storage::{self, Storage, StorageConfig, StorageDrivers, migrate};
+use crate::storage::{self, Storage, StorageConfig, StorageDrivers, StorageError, migrate};
 use crate::sync::edit::Editor;
 
 /// Config, storage and cache, for most commands.
@@ -30,9 +30,17 @@ pub fn bare_storage(config: &Config) -> Result<Arc<dyn Storage>> {
             drivers.names().join(", ")
         ))
     })?;
+    open(&place(config)).with_context(|| name_of(config))
+}
+
+/// Whether the schema of the config, and its statements, can be understood.
+pub fn check_statements(config: &Config) -> Result<(), StorageError> {
+    storage::check_statements(&config.storage.driver, &place(config))
+}
+
+fn place(config: &Config) -> StorageConfig {
     let storage = &config.storage;
-    let place = StorageConfig::of(&storage.url, &storage.schema, &storage.statements);
-    open(&place).with_context(|| name_of(config))
+    StorageConfig::of(&storage.url, &storage.schema, &storage.statements)
 }
 
 /// The cache of the config; none with the memory driver.

@@ -115,6 +115,7 @@ pub fn check(options: &Options) -> Result<()> {
 pub fn check_with(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     check_drivers(config, drivers)?;
+    storage::check_statements(&config.storage.driver, &settings::storage(config))?;
     Certificates::load(config)?;
     log::check(&config.log.file)?;
     Ok(())

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::fault::MysqlFault;
-use super::server::{self, Standing};
+use super::server::{self, ServerStanding};
 use super::session::MysqlSession;
 use super::{settings, url};
 use crate::base::secret::Secret;
@@ -86,8 +86,8 @@ impl Dial {
         for (place, host) in self.hosts.in_turn() {
             let connected = timeout(self.host_timeout, self.connect_to(host)).await;
             match connected.unwrap_or(Err(MysqlFault::Late)) {
-                Ok((conn, Standing::Ready)) => return Ok(self.used(place, conn)),
-                Ok((conn, Standing::Busy)) => spare = spare.or(Some((place, conn))),
+                Ok((conn, ServerStanding::Ready)) => return Ok(self.used(place, conn)),
+                Ok((conn, ServerStanding::Busy)) => spare = spare.or(Some((place, conn))),
                 Err(fault) if fault.is_of_this_host() => failure = fault,
                 Err(fault) => return Err(fault),
             }
@@ -116,13 +116,13 @@ impl Dial {
         findings
     }
 
-    async fn connect_to(&self, host: &Opts) -> Result<(Conn, Standing), MysqlFault> {
+    async fn connect_to(&self, host: &Opts) -> Result<(Conn, ServerStanding), MysqlFault> {
         let mut conn = Conn::new(host.clone()).await?;
         settings::set(&mut conn).await?;
         let standing = if self.hosts.len() > 1 {
             server::standing(&mut conn).await?
         } else {
-            Standing::Ready
+            ServerStanding::Ready
         };
         Ok((conn, standing))
     }

@@ -14,14 +14,14 @@ pub(super) const READ_ONLY: &str = "is read-only";
 
 /// Whether a server is to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ServerStanding {
     Ready,
     /// A node that supplies another one with its data, and may be blocked by that: only if there is no better one.
     Busy,
 }
 
 /// How a server stands; a fault if it takes no writes.
-pub(super) async fn standing(conn: &mut Conn) -> Result<Standing, MysqlFault> {
+pub(super) async fn standing(conn: &mut Conn) -> Result<ServerStanding, MysqlFault> {
     let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on')";
     let variables = ask(conn, sql).await?;
     let is_on =
@@ -30,7 +30,7 @@ pub(super) async fn standing(conn: &mut Conn) -> Result<Standing, MysqlFault> {
         return Err(MysqlFault::NoWriter(READ_ONLY));
     }
     if !is_on("wsrep_on") {
-        return Ok(Standing::Ready);
+        return Ok(ServerStanding::Ready);
     }
     let sql = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_local_state')";
     let status = ask(conn, sql).await?;
@@ -40,8 +40,8 @@ pub(super) async fn standing(conn: &mut Conn) -> Result<Standing, MysqlFault> {
         ));
     }
     match value(&status, "wsrep_local_state") {
-        Some(state) if state != SYNCED => Ok(Standing::Busy),
-        _ => Ok(Standing::Ready),
+        Some(state) if state != SYNCED => Ok(ServerStanding::Busy),
+        _ => Ok(ServerStanding::Ready),
     }
 }
 

@@ -134,7 +134,10 @@ async fn hold<L: ServerLock>(lock: &L, held: &mut Option<L::Holding>) -> String 
 
 /// Retries until the lock is acquired, or another process has it. The server may take a while to notice
 /// that the `former` connection is lost, or that of this daemon's last start.
-async fn take_again<L: ServerLock>(lock: &L, former: Option<u32>) -> Result<L::Holding, LockHolder> {
+async fn take_again<L: ServerLock>(
+    lock: &L,
+    former: Option<u32>,
+) -> Result<L::Holding, LockHolder> {
     let mut refusals = 0;
     loop {
         match lock.take(Duration::ZERO).await {
