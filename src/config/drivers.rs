@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::suggest::nearest;
 use crate::cache::{Cache, CacheDrivers, CacheError};
 use crate::config::Config;
-use crate::storage::{Storage, StorageConfig, StorageDrivers, StorageError};
+use crate::storage::{self, Storage, StorageConfig, StorageDrivers, StorageError};
 
 /// The drivers of a program: those of this crate, and those that its `main` has registered.
 #[derive(Clone)]
@@ -54,16 +54,16 @@ impl Drivers {
         Ok(())
     }
 
+    /// Whether the schema of the config, and its statements, can be understood, without the database.
+    pub fn check_statements(&self, config: &Config) -> Result<(), StorageError> {
+        storage::check_statements(&config.storage.driver, &place(config))
+    }
+
     /// Opens the storage of the config, whose driver was checked.
     pub fn open_storage(&self, config: &Config) -> Result<Arc<dyn Storage>, StorageError> {
-        let storage = &config.storage;
-        let open = self.storage.get(&storage.driver);
+        let open = self.storage.get(&config.storage.driver);
         let open = open.ok_or_else(|| StorageError::Broken("there is no such driver".into()))?;
-        open(&StorageConfig::of(
-            &storage.url,
-            &storage.schema,
-            &storage.statements,
-        ))
+        open(&place(config))
     }
 
     /// Opens the cache of the config, whose driver was checked; none if nodes share none.
@@ -88,4 +88,9 @@ impl UnknownDriver {
             hint,
         }
     }
+}
+
+fn place(config: &Config) -> StorageConfig {
+    let storage = &config.storage;
+    StorageConfig::of(&storage.url, &storage.schema, &storage.statements)
 }

@@ -23,9 +23,9 @@ pub enum SchemaCommand {
         #[arg(long)]
         driver: Option<String>,
     },
-    /// Have the database of the config prepare each statement of a file
+    /// Have the database of the config run each statement of a file
     ///
-    /// Nothing is changed, and Mika's own tables need not be there yet. docs/schemas.md explains the file.
+    /// What they change is taken back, and Mika's own tables need not be there yet. docs/schemas.md explains the file.
     #[command(after_help = "Examples:\n  mika-manage schema test my-site.sql")]
     Test { file: PathBuf },
 }
@@ -35,7 +35,7 @@ pub enum SchemaCommand {
 struct SchemaRow {
     name: &'static str,
     driver: &'static str,
-    about: &'static str,
+    about: String,
 }
 
 pub async fn run(
@@ -99,6 +99,7 @@ async fn test(
         file
     };
     config.storage.schema = file.display().to_string();
+    drivers.check_statements(&config)?;
     let storage = open::bare_storage(&config, drivers)?;
     let findings = storage.check_schema().await;
     let findings = findings.map_err(|error| open::named(error, open::name_of(&config)))?;
@@ -112,7 +113,7 @@ async fn test(
     {
         return Ok(ExitStatus::Failure);
     }
-    printer.line("ok: the database has what each statement needs")?;
+    printer.line("ok: the statements work with the tables of the database")?;
     Ok(ExitStatus::Success)
 }
 
@@ -120,6 +121,6 @@ impl Row for SchemaRow {
     const COLUMNS: &'static [Column<Self>] = &[
         left("SCHEMA", |row| row.name.into()),
         left("DRIVER", |row| row.driver.into()),
-        left("FOR", |row| row.about.to_owned()),
+        left("FOR", |row| row.about.clone()),
     ];
 }

@@ -101,6 +101,7 @@ struct Signals {
 pub fn check(options: &Options, drivers: &Drivers) -> Result<()> {
     let config = &options.config.config;
     drivers.check(config)?;
+    drivers.check_statements(config)?;
     Certificates::load(config)?;
     log::check(&config.log.file)?;
     Ok(())

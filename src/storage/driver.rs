@@ -139,7 +139,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Has the database prepare the statements of the schema, and returns what they lack. Mika's own tables need not be
     /// there yet.
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        Err(StorageError::Unsupported("schemas"))
+        Err(StorageError::Unsupported("schemas".into()))
     }
 
     /// The part of [`Storage::check`] that is cheap enough for every few minutes: whether triggers,
@@ -285,7 +285,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Rows that can't be used are left out, but count in the total.
     async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
         let _ = find;
-        Err(StorageError::Unsupported("lists of users"))
+        Err(StorageError::Unsupported("lists of users".into()))
     }
 
     /// Rows that can't be used are left out, but count in the total.
@@ -294,13 +294,15 @@ pub trait Storage: Send + Sync + 'static {
         find: &Find<TorrentKey>,
     ) -> Result<Found<StoredTorrent>, StorageError> {
         let _ = find;
-        Err(StorageError::Unsupported("lists of torrents"))
+        Err(StorageError::Unsupported("lists of torrents".into()))
     }
 
     /// The torrents of a user, by what batches have recorded.
     async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
         let _ = user;
-        Err(StorageError::Unsupported("lists of a user's torrents"))
+        Err(StorageError::Unsupported(
+            "lists of a user's torrents".into(),
+        ))
     }
 
     // --- editing the registry ---
@@ -322,13 +324,13 @@ pub trait Storage: Send + Sync + 'static {
     /// database refuses the row.
     async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
         let _ = users;
-        Err(StorageError::Unsupported("adding users"))
+        Err(StorageError::Unsupported("adding users".into()))
     }
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a user.
     async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {
         let _ = (id, patch);
-        Err(StorageError::Unsupported("changing users"))
+        Err(StorageError::Unsupported("changing users".into()))
     }
 
     /// Adds torrents in one transaction. Returns for each the id, none if it or an info hash is taken, or
@@ -338,7 +340,7 @@ pub trait Storage: Send + Sync + 'static {
         torrents: &[NewTorrent],
     ) -> Result<Vec<Added<TorrentId>>, StorageError> {
         let _ = torrents;
-        Err(StorageError::Unsupported("adding torrents"))
+        Err(StorageError::Unsupported("adding torrents".into()))
     }
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a torrent.
@@ -348,7 +350,7 @@ pub trait Storage: Send + Sync + 'static {
         patch: &TorrentPatch,
     ) -> Result<(), StorageError> {
         let _ = (id, patch);
-        Err(StorageError::Unsupported("changing torrents"))
+        Err(StorageError::Unsupported("changing torrents".into()))
     }
 
     /// Sets the first and the second info hash of a torrent of a site that stores none; without any, they are rebuilt
@@ -359,7 +361,7 @@ pub trait Storage: Send + Sync + 'static {
         hashes: Option<(InfoHash, Option<InfoHash>)>,
     ) -> Result<StoredTorrent, StorageError> {
         let _ = (id, hashes);
-        Err(StorageError::Unsupported("setting info hashes"))
+        Err(StorageError::Unsupported("setting info hashes".into()))
     }
 
     /// Removes torrents with their peer records in one transaction; returns how many. Those that do not
@@ -367,19 +369,19 @@ pub trait Storage: Send + Sync + 'static {
     /// none.
     async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
         let _ = torrents;
-        Err(StorageError::Unsupported("removing torrents"))
+        Err(StorageError::Unsupported("removing torrents".into()))
     }
 
     /// Adds clients or renames them, in one transaction.
     async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
         let _ = clients;
-        Err(StorageError::Unsupported("changing the whitelist"))
+        Err(StorageError::Unsupported("changing the whitelist".into()))
     }
 
     /// [`StorageError::NotFound`] without such a prefix.
     async fn remove_client(&self, prefix: &str) -> Result<(), StorageError> {
         let _ = prefix;
-        Err(StorageError::Unsupported("changing the whitelist"))
+        Err(StorageError::Unsupported("changing the whitelist".into()))
     }
 
     // --- upkeep ---
@@ -408,7 +410,7 @@ pub trait Storage: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Option<u32>, StorageError> {
         let _ = (what, after, limit);
-        Err(StorageError::Unsupported("wiping totals"))
+        Err(StorageError::Unsupported("wiping totals".into()))
     }
 
     /// Checks `limit` rows after `after`, in the order of their id, for totals below 0 or above
@@ -426,6 +428,6 @@ pub trait Storage: Send + Sync + 'static {
     /// Sets the invalid totals of these rows to 0; the others stay.
     async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
         let _ = (what, ids);
-        Err(StorageError::Unsupported("setting totals"))
+        Err(StorageError::Unsupported("setting totals".into()))
     }
 }

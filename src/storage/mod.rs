@@ -66,7 +66,7 @@ pub enum StorageError {
     Broken(String),
     /// This driver or schema does not do it; what, in words such as "lists of users".
     #[error("this storage does not support {0}")]
-    Unsupported(&'static str),
+    Unsupported(String),
     /// Batches before those to apply are missing. If they were applied before, storage was restored to an
     /// older state, or is a replica that lacks them.
     #[error("batch {first} of journal {journal} can't be applied: storage has it up to {applied}")]
@@ -167,16 +167,30 @@ pub fn check_schema(driver: &str, schema: &str) -> Result<(), String> {
     }
 }
 
+/// Whether the schema and its statements can be understood, without the database. Drivers that are not of this crate
+/// see to that when they open.
+pub fn check_statements(driver: &str, config: &StorageConfig) -> Result<(), StorageError> {
+    let built_in = built_in(driver);
+    if built_in.is_empty() {
+        return Ok(());
+    }
+    let schema = sql::statements::chosen(built_in, config)?;
+    sql::statements(schema, config).map(drop)
+}
+
 /// The schemas of a driver, each with its name and the file of its statements; none of a driver that is not of this crate.
 pub fn schemas(driver: &str) -> Vec<(&'static str, &'static str)> {
-    let schemas = match driver {
+    let text = |schema: &Schema| (schema.name, schema.statements);
+    built_in(driver).iter().map(text).collect()
+}
+
+fn built_in(driver: &str) -> &'static [Schema] {
+    match driver {
         "mysql" => mysql::schemas(),
         "postgres" => postgres::schemas(),
         "sqlite" => sqlite::schemas(),
         _ => &[],
-    };
-    let text = |schema: &Schema| (schema.name, schema.statements);
-    schemas.iter().map(text).collect()
+    }
 }
 
 /// The file of an embedded database; none for a server, or if the URL is wrong.

@@ -27,5 +27,6 @@ mod page;
 #[cfg(feature = "contract")]
 mod postgres;
 mod reload;
+mod schemas;
 mod sockets;
 mod udp;

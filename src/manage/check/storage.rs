@@ -6,7 +6,6 @@ use super::cache;
 use super::report::CheckReport;
 use crate::config::{Config, Drivers};
 use crate::manage::open;
-use crate::registry::ClientPrefix;
 use crate::storage::{Finding, Severity, Storage, StorageError};
 
 /// The hint for missing migrations.
@@ -17,6 +16,10 @@ pub(super) async fn check(
     drivers: &Drivers,
     report: &mut CheckReport<'_>,
 ) -> Result<()> {
+    if let Err(error) = drivers.check_statements(config) {
+        let hint = "docs/schemas.md explains the file, docs/sql.md the statements";
+        return report.problem("schema", &error.to_string(), hint);
+    }
     if !open::database_exists(config) {
         let url = &config.storage.url;
         report.ok(
@@ -69,16 +72,19 @@ pub(super) async fn check(
         let problem = format!("not applied: {}", missing.join(", "));
         return report.problem("migrations", &problem, MIGRATE);
     }
-    match contents(&*storage).await {
-        Ok((findings, clients)) => {
-            report_findings(&findings, report)?;
-            report_whitelist(config, clients.len(), report)
-        }
-        Err(error) => report.problem(
-            "tables",
-            &error.to_string(),
-            "look at the database's own log",
-        ),
+    let failed = |error: StorageError, report: &mut CheckReport<'_>| {
+        let hint = "look at the database's own log";
+        report.problem("tables", &error.to_string(), hint)
+    };
+    let findings = match storage.check().await {
+        Ok(findings) => findings,
+        Err(error) => return failed(error, report),
+    };
+    report_findings(&findings, report)?;
+    match storage.whitelist().await {
+        Ok(clients) => report_whitelist(config, clients.len(), report),
+        Err(_) if !is_fine(&findings) => Ok(()),
+        Err(error) => failed(error, report),
     }
 }
 
@@ -98,10 +104,8 @@ fn hint(storage: &dyn Storage, error: &StorageError, problem: &str) -> &'static 
     }
 }
 
-async fn contents(
-    storage: &dyn Storage,
-) -> Result<(Vec<Finding>, Vec<ClientPrefix>), StorageError> {
-    Ok((storage.check().await?, storage.whitelist().await?))
+fn is_fine(findings: &[Finding]) -> bool {
+    findings.iter().all(|it| it.severity == Severity::Note)
 }
 
 fn report_findings(findings: &[Finding], report: &mut CheckReport<'_>) -> Result<()> {
@@ -112,10 +116,7 @@ fn report_findings(findings: &[Finding], report: &mut CheckReport<'_>) -> Result
             Severity::Problem | Severity::Fatal => report.problem("tables", problem, hint)?,
         }
     }
-    if findings
-        .iter()
-        .all(|finding| finding.severity == Severity::Note)
-    {
+    if is_fine(findings) {
         return report.ok("tables", "everything that Mika needs works");
     }
     Ok(())

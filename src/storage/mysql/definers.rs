@@ -9,6 +9,7 @@ use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call};
 use crate::storage::sql::catalogue::TriggerLook;
 use crate::storage::sql::cells::{Cell, SqlRow, SqlRows};
+use crate::storage::sql::place::StatementPlace;
 use crate::storage::sql::statements::mentions;
 use crate::storage::sql::triggers::{Misplaced, Trigger};
 
@@ -189,7 +190,9 @@ pub(super) async fn named(session: &mut MysqlSession<'_>, fault: MysqlFault) -> 
     let Some(failed) = Failed::of(error) else {
         return fault;
     };
-    let at = statement.map_or_else(String::new, |name| format!(" (statement {name})"));
+    let at = statement
+        .as_ref()
+        .map_or_else(String::new, StatementPlace::at);
     let Ok(advice) = advice(session, &failed).await else {
         return fault;
     };

@@ -10,16 +10,17 @@ use super::refused::refused;
 use super::rights::denied;
 use crate::base::secret::Secret;
 use crate::storage::StorageError;
-use crate::storage::sql::calls::Call;
 use crate::storage::sql::check::NO_FEED;
 use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
+use crate::storage::sql::place::StatementPlace;
+use crate::storage::sql::statements::Statement;
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
 pub(super) enum MysqlFault {
-    /// The name of the statement, if it is a named one.
-    Sql(Error, Option<&'static str>),
+    /// The statement, if it is a named one.
+    Sql(Error, Option<StatementPlace>),
     /// No answer in time.
     Late,
     /// One of several servers takes no writes, and why.
@@ -188,9 +189,11 @@ impl MysqlFault {
     }
 
     /// The fault with the name of the statement, if it is a schema's: its text can be replaced in the config.
-    pub(super) fn within(self, call: &'static Call) -> Self {
+    pub(super) fn within(self, statement: &Statement) -> Self {
         match self {
-            Self::Sql(error, _) if !call.own => Self::Sql(error, Some(call.name)),
+            Self::Sql(error, _) if !statement.call.own => {
+                Self::Sql(error, Some(statement.place.clone()))
+            }
             other => other,
         }
     }
@@ -253,7 +256,9 @@ impl MysqlFault {
             Self::NoWriter(why) => StorageError::Away(format!(
                 "{place}: no server takes writes now; one of them {why}"
             )),
-            Self::Sql(Error::Server(error), statement) => explain(&error, place, statement),
+            Self::Sql(Error::Server(error), statement) => {
+                explain(&error, place, statement.as_ref())
+            }
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
                 "{place}: no TLS: {error}: see require_ssl and verify_ca in docs/sql.md"
             )),
@@ -341,12 +346,13 @@ fn packet(place: &str) -> StorageError {
 }
 
 /// Texts of the server may quote values such as passkeys; only those that name tables and columns are shown.
-fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> StorageError {
+fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>) -> StorageError {
     let text = error.message.trim_end_matches('.');
+    let sets = statement.map_or_else(|| "storage.statements".into(), StatementPlace::remedy);
     let (at, remedy) = match statement {
-        Some(name) => (
-            format!(" (statement {name})"),
-            format!("run mika-manage migrate, or fix storage.statements.{name}"),
+        Some(statement) => (
+            statement.at(),
+            format!("run mika-manage migrate, or fix {}", statement.remedy()),
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };
@@ -379,7 +385,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&str>) -> Storage
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
         NO_DEFAULT => broken(format!(
-            "{place}: {text}{at}: give it one, or set it in storage.statements"
+            "{place}: {text}{at}: give it one, or set it in {sets}"
         )),
         NO_DEFINER => broken(format!(
             "{place}: {text}{at}: a trigger, view or function runs as an account that is gone: \

@@ -42,6 +42,7 @@ static SCHEMAS: [Schema; 2] = [
     Schema {
         name: "mika",
         statements: include_str!("../schemas/mika/mysql.sql"),
+        base: "",
         own: OWN,
         prefix: "",
         migrations: migrate::MYSQL,
@@ -53,6 +54,7 @@ static SCHEMAS: [Schema; 2] = [
     Schema {
         name: "mika-2015",
         statements: include_str!("../schemas/mika-2015/mysql.sql"),
+        base: "",
         own: OWN,
         prefix: "mika_",
         migrations: migrate::MYSQL_2015,

@@ -159,12 +159,14 @@ fn write_bytes(bytes: &[u8], sql: &mut String) {
 mod tests {
     use super::*;
     use crate::storage::sql::calls;
+    use crate::storage::sql::place::StatementPlace;
     use crate::storage::sql::statements::split;
 
     fn texts(sql: &str, rows: &SqlRows) -> Vec<String> {
         let mut statements = split(sql);
         let statement = Statement {
             call: &calls::CREDIT_SNATCHES,
+            place: StatementPlace::new(calls::CREDIT_SNATCHES.name, None),
             pieces: statements.remove(0),
         };
         TextsForRows::new(&statement, "id up", rows).collect()

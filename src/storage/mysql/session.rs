@@ -110,7 +110,7 @@ impl<'a> MysqlSession<'a> {
         let (mut sql, values) = prepared(statement, params);
         sql.push_str(tail);
         let result = self.exec_values(&sql, values).await;
-        result.map_err(|fault| fault.within(statement.call))
+        result.map_err(|fault| fault.within(statement))
     }
 
     /// The results of a named statement for `rows`, as many at a time as one text holds. While the server
@@ -127,7 +127,7 @@ impl<'a> MysqlSession<'a> {
         while let Some(sql) = next {
             let following = async { texts.next() };
             let (done, following) = join!(self.query_into(&mut found, &sql), following);
-            done.map_err(|fault| fault.within(statement.call))?;
+            done.map_err(|fault| fault.within(statement))?;
             next = following;
         }
         Ok(found)
@@ -141,7 +141,7 @@ impl<'a> MysqlSession<'a> {
         // Prepared statements are cached: one round trip for each connection.
         let (sql, _) = prepared(statement, &[]);
         let prepared = timeout(self.time_limit, self.conn.prep(sql)).await?;
-        let prepared = prepared.map_err(|error| MysqlFault::from(error).within(statement.call))?;
+        let prepared = prepared.map_err(|error| MysqlFault::from(error).within(statement))?;
         Ok(prepared.columns())
     }
 

@@ -11,15 +11,16 @@ use tokio_rustls::rustls;
 
 use super::refused::refused;
 use crate::storage::StorageError;
-use crate::storage::sql::calls::Call;
 use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
+use crate::storage::sql::place::StatementPlace;
+use crate::storage::sql::statements::Statement;
 use crate::storage::values::RefusedValue;
 
 /// Why a job on a connection failed.
 #[derive(Debug)]
 pub(super) enum PostgresFault {
-    /// The name of the statement, if it is a named one.
-    Sql(Error, Option<&'static str>),
+    /// The statement, if it is a named one.
+    Sql(Error, Option<StatementPlace>),
     /// No answer in time.
     Late,
     /// The server takes no writes.
@@ -28,7 +29,7 @@ pub(super) enum PostgresFault {
     NoDefault {
         table: String,
         column: String,
-        statement: &'static str,
+        statement: StatementPlace,
     },
     Storage(StorageError),
 }
@@ -54,9 +55,11 @@ impl PostgresFault {
     }
 
     /// The same fault of a named statement, if that can be replaced.
-    pub(super) fn within(self, call: &'static Call) -> Self {
+    pub(super) fn within(self, statement: &Statement) -> Self {
         match self {
-            Self::Sql(error, _) if !call.own => Self::Sql(error, Some(call.name)),
+            Self::Sql(error, _) if !statement.call.own => {
+                Self::Sql(error, Some(statement.place.clone()))
+            }
             other => other,
         }
     }
@@ -204,11 +207,13 @@ impl PostgresFault {
                 column,
                 statement,
             } => StorageError::Broken(format!(
-                "{place}: {} (statement {statement}): give it one, or set it in storage.statements",
-                no_default(&table, &column)
+                "{place}: {}{}: give it one, or set it in {}",
+                no_default(&table, &column),
+                statement.at(),
+                statement.remedy()
             )),
             Self::Sql(error, statement) => match error.as_db_error() {
-                Some(error) => explain(error, place, statement, time_limit),
+                Some(error) => explain(error, place, statement.as_ref(), time_limit),
                 None => unanswered(&error, place),
             },
         }
@@ -316,14 +321,14 @@ fn unanswered(error: &Error, place: &str) -> StorageError {
 fn explain(
     error: &DbError,
     place: &str,
-    statement: Option<&str>,
+    statement: Option<&StatementPlace>,
     time_limit: Duration,
 ) -> StorageError {
     let text = told(error);
     let (at, remedy) = match statement {
-        Some(name) => (
-            format!(" (statement {name})"),
-            format!("run mika-manage migrate, or fix storage.statements.{name}"),
+        Some(statement) => (
+            statement.at(),
+            format!("run mika-manage migrate, or fix {}", statement.remedy()),
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };

@@ -38,6 +38,7 @@ static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {
     let mut schemas = vec![Schema {
         name: "mika",
         statements: include_str!("../schemas/mika/postgres.sql"),
+        base: "",
         own: include_str!("../schemas/own/postgres.sql"),
         prefix: "",
         migrations: migrate::POSTGRES,

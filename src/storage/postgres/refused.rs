@@ -36,14 +36,14 @@ pub(super) fn with_default(fault: PostgresFault, statement: &Statement) -> Postg
     }) = fault.refused()
         && !mentions(std::slice::from_ref(statement), &column)
     {
-        let statement = statement.call.name;
+        let statement = statement.place.clone();
         return PostgresFault::NoDefault {
             table,
             column,
             statement,
         };
     }
-    fault.within(statement.call)
+    fault.within(statement)
 }
 
 fn misfit(state: &SqlState) -> Option<Misfit> {

@@ -215,7 +215,7 @@ impl<'a> PostgresSession<'a> {
     ) -> Result<[HashForm; 2], PostgresFault> {
         let (sql, _) = with_params(torrents, "");
         let prepared = self.prepare(&sql).await;
-        let prepared = prepared.map_err(|fault| fault.within(torrents.call))?;
+        let prepared = prepared.map_err(|fault| fault.within(torrents))?;
         let form = |column: usize| match prepared.columns().get(column) {
             Some(column) if cells::is_text(column.type_()) => HashForm::Text {
                 is_hex: true,
@@ -461,7 +461,7 @@ fn with_rows(
             Piece::Param(_) => sql.push_str("NULL"),
             Piece::Values => {
                 return Err(PostgresFault::broken(format!(
-                    "storage.statements.{}: write INSERT … SELECT … FROM {{rows}} in place of VALUES {{values}}",
+                    "the statement {}: write INSERT … SELECT … FROM {{rows}} in place of VALUES {{values}}",
                     statement.call.name
                 )));
             }
@@ -493,11 +493,16 @@ fn part(rows: &SqlRows, start: usize) -> Range<usize> {
 mod tests {
     use super::*;
     use crate::storage::sql::calls::{Call, TORRENTS_OF_HASHES, USERS};
+    use crate::storage::sql::place::StatementPlace;
     use crate::storage::sql::statements::split;
 
     fn statement(call: &'static Call, sql: &str) -> Statement {
         let pieces = split(sql).remove(0);
-        Statement { call, pieces }
+        Statement {
+            call,
+            place: StatementPlace::new(call.name, None),
+            pieces,
+        }
     }
 
     #[test]

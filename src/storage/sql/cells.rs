@@ -24,6 +24,9 @@ pub enum Cell<'a> {
     Expression(&'a str),
 }
 
+/// What a driver gives for an info hash that is text, if it can find rows by blobs only.
+pub const TEXT_HASH: Cell<'static> = Cell::Bytes(b"text");
+
 /// Rows of the same columns. All texts and bytes are in one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct SqlRows {
@@ -399,6 +402,11 @@ impl<'a> SqlRow<'a> {
             Cell::Null => return Ok(None),
             Cell::Text(text) if is_blank_hash(text.as_bytes()) => return Ok(None),
             Cell::Bytes(bytes) if is_blank_hash(bytes) => return Ok(None),
+            TEXT_HASH => {
+                return Err(format!(
+                    "{name} is text: let the statements give unhex(…) of it, see SQLite in docs/schemas.md"
+                ));
+            }
             Cell::Bytes(bytes) if self.rows.pads_with_zeros && is_zero_hash(bytes) => {
                 return Ok(None);
             }

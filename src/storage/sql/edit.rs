@@ -7,6 +7,7 @@ use super::cells::{Cell, SqlRows};
 use super::database::{FaultKind, HashForm, SqlFault};
 use super::hashes::of_hashes;
 use super::job::Job;
+use super::place::StatementPlace;
 use super::read;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{ClientPrefix, Permille};
@@ -76,7 +77,7 @@ async fn add_user(job: &mut Job<'_>, user: &NewUser) -> Result<Option<UserId>, S
     job.call(&calls::ADD_USER, &params).await?;
     let id = id_of_passkey(job, &user.passkey).await?;
     let id = id.ok_or_else(|| SqlFault::broken("the new user's id is not below 2^32"))?;
-    is_as_wanted(user.id.map(|id| id.0), id.0, &calls::ADD_USER)?;
+    is_as_wanted(user.id.map(|id| id.0), id.0, &job.place(&calls::ADD_USER))?;
     if !user.can_leech {
         let patch = UserPatch {
             can_leech: Some(false),
@@ -171,12 +172,13 @@ pub(super) async fn add_torrents(
         ids.extend(first.map(|hash| (hash, id)));
     }
     let rows = torrents.iter().zip(added);
+    let place = job.place(&calls::ADD_TORRENT);
     let ids = rows.map(|(torrent, result)| match result {
         Ok(Some(())) => {
             let id = ids.get(&torrent.info_hash).copied();
             let id =
                 id.ok_or_else(|| SqlFault::broken("the new torrent's id is not below 2^32"))?;
-            is_as_wanted(torrent.id.map(|id| id.0), id.0, &calls::ADD_TORRENT)?;
+            is_as_wanted(torrent.id.map(|id| id.0), id.0, &place)?;
             Ok(Ok(Some(id)))
         }
         Ok(None) => Ok(Ok(None)),
@@ -451,14 +453,12 @@ pub(super) fn hash_cell<'a>(hash: Option<&'a InfoHash>, texts: &'a [String]) -> 
 }
 
 /// A statement of the config may not support explicit ids.
-fn is_as_wanted(wanted: Option<u32>, id: u32, call: &Call) -> Result<(), SqlFault> {
+fn is_as_wanted(wanted: Option<u32>, id: u32, place: &StatementPlace) -> Result<(), SqlFault> {
     if wanted.is_none_or(|wanted| wanted == id) {
         return Ok(());
     }
-    Err(SqlFault::broken(format!(
-        "storage.statements.{}: it must write the :id that it is given",
-        call.name
-    )))
+    let problem = "it must write the :id that it is given";
+    Err(SqlFault::broken(place.of_config(problem)))
 }
 
 fn passkey_taken() -> SqlFault {

@@ -11,8 +11,8 @@
 
 use std::fmt::Write as _;
 
+use super::keywords;
 use super::statements::NAME;
-use crate::storage::Finding;
 
 /// Prefix of Mika's own tables beside those of a site, unless a schema says another.
 const PREFIX: &str = "mika_";
@@ -27,9 +27,19 @@ pub struct SchemaHead {
     pub followed: Vec<FollowedTable>,
 }
 
+/// A line of a file that can't be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongLine {
+    /// From 1.
+    pub line: usize,
+    pub problem: String,
+}
+
 /// A table of the site whose changes are written to the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowedTable {
+    /// The line of the file that says so, from 1.
+    pub line: usize,
     pub table: String,
     pub kind: RowKind,
     /// The column with the id of a user or torrent; empty for clients.
@@ -66,38 +76,42 @@ enum RowEvent {
 
 impl SchemaHead {
     /// The head of a file; an error with the line that can't be understood.
-    pub fn read(file: &str) -> Result<Self, String> {
+    pub fn read(file: &str) -> Result<Self, WrongLine> {
         let mut head = Self {
             based_on: None,
             prefix: PREFIX.into(),
             followed: Vec::new(),
         };
-        let lines = file.lines().take_while(|line| !line.starts_with(NAME));
-        for line in lines {
-            let Some(text) = line.strip_prefix("-- ").map(str::trim) else {
+        let mut is_head = true;
+        for (text, line) in file.lines().zip(1..) {
+            is_head &= !text.starts_with(NAME);
+            let wrong = |problem: String| WrongLine {
+                line,
+                problem: format!("{text:?} can't be understood: {problem}"),
+            };
+            if let Some(problem) = keywords::problem(text, is_head) {
+                return Err(wrong(problem));
+            }
+            let Some(text) = text.strip_prefix("-- ").filter(|_| is_head) else {
                 continue;
             };
-            if let Some(name) = text.strip_prefix("based on:") {
+            if let Some(name) = text.strip_prefix(keywords::BASED_ON) {
                 head.based_on = Some(name.trim().to_owned());
-            } else if let Some(prefix) = text.strip_prefix("prefix:") {
-                head.prefix = named(prefix.trim()).ok_or_else(|| wrong(line, "it is no name"))?;
-            } else if let Some(table) = text.strip_prefix("follow ") {
-                let followed = FollowedTable::read(table);
-                head.followed
-                    .push(followed.map_err(|problem| wrong(line, &problem))?);
+            } else if let Some(prefix) = text.strip_prefix(keywords::PREFIX) {
+                let prefix = named(prefix.trim());
+                head.prefix = prefix.ok_or_else(|| wrong("it is no name".into()))?;
+            } else if let Some(table) = text.strip_prefix(keywords::FOLLOW) {
+                let followed = FollowedTable::read(line, table).map_err(wrong)?;
+                head.followed.push(followed);
             }
         }
         Ok(head)
     }
 }
 
-fn wrong(line: &str, problem: &str) -> String {
-    format!("the line {line:?} can't be understood: {problem}")
-}
-
 /// A name of a table or column, which needs no quotes.
 fn named(name: &str) -> Option<String> {
-    let is_part = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.');
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
     (!name.is_empty() && name.chars().all(is_part)).then(|| name.to_owned())
 }
 
@@ -105,7 +119,7 @@ fn named(name: &str) -> Option<String> {
 
 impl FollowedTable {
     /// Reads `TABLE as KIND by KEY: COLUMN, …`.
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(line: usize, text: &str) -> Result<Self, String> {
         let form =
             "write: follow TABLE as user|torrent by KEY: COLUMN, …, or: follow TABLE as whitelist";
         let (head, columns) = text.split_once(':').unwrap_or((text, ""));
@@ -120,11 +134,20 @@ impl FollowedTable {
         let columns: Option<Vec<String>> =
             columns.filter(|name| !name.is_empty()).map(named).collect();
         let is_right = key.is_empty() || named(key).is_some();
+        if text.contains(['"', '`']) {
+            return Err("a table or column whose name needs quotes can't be followed".into());
+        }
+        if table.contains('.') {
+            return Err(format!(
+                "write {table:?} without its schema, and put that into the search path of Mika's account"
+            ));
+        }
         match (named(table), columns) {
             (Some(table), Some(columns))
                 if is_right && (kind == RowKind::Client) == columns.is_empty() =>
             {
                 Ok(Self {
+                    line,
                     table,
                     kind,
                     key: key.into(),
@@ -140,8 +163,8 @@ impl FollowedTable {
     pub fn triggers(&self, dialect: Dialect, peers: Option<&str>) -> String {
         let mut sql = String::new();
         for event in [RowEvent::Insert, RowEvent::Update, RowEvent::Delete] {
-            let name = format!("mika_{}_{}", self.short_name(), event.word());
             let table = &self.table;
+            let name = format!("mika_{table}_{}", event.word());
             let body = self.body(dialect, event, peers);
             let written = match dialect {
                 Dialect::Mysql => write!(
@@ -184,11 +207,6 @@ impl FollowedTable {
         format!("SELECT {columns} FROM {} WHERE 1 = 0", self.table)
     }
 
-    /// The table without its schema.
-    fn short_name(&self) -> &str {
-        self.table.rsplit('.').next().unwrap_or_default()
-    }
-
     fn body(&self, dialect: Dialect, event: RowEvent, peers: Option<&str>) -> String {
         let (old, new) = match dialect {
             Dialect::Sqlite => ("old", "new"),
@@ -222,37 +240,6 @@ impl FollowedTable {
             }
         }
     }
-}
-
-/// The finding for a followed table that lacks something.
-pub fn lacking(table: &FollowedTable, problem: &str) -> Finding {
-    Finding::problem(
-        format!(
-            "the line \"follow {}\" does not fit: {problem}",
-            table.table
-        ),
-        "correct that line in the file of the schema",
-    )
-}
-
-/// Notes for what a schema of a site's own does not follow.
-pub fn unfollowed(followed: &[FollowedTable]) -> Vec<Finding> {
-    let kinds = [
-        (RowKind::User, "users", "user by KEY: COLUMN, …"),
-        (RowKind::Torrent, "torrents", "torrent by KEY: COLUMN, …"),
-        (RowKind::Client, "clients", "whitelist"),
-    ];
-    let is_missing = |kind: RowKind| !followed.iter().any(|table| table.kind == kind);
-    let missing = kinds.into_iter().filter(|(kind, ..)| is_missing(*kind));
-    let note = |(_, rows, form): (RowKind, &str, &str)| {
-        Finding::note(
-            format!(
-                "changes of {rows} are not followed: they are noticed at a reload or restart only"
-            ),
-            format!("put a line into the head of the file: -- follow TABLE as {form}"),
-        )
-    };
-    missing.map(note).collect()
 }
 
 /// The insertion of an entry into the feed.
@@ -313,10 +300,14 @@ impl RowEvent {
     }
 }
 
-/// The first line of comment of a schema's file, which says what it is for.
-pub fn summary(file: &str) -> &str {
-    let line = file.lines().find_map(|line| line.strip_prefix("-- "));
-    line.unwrap_or_default().trim()
+/// The first sentence of a schema's file, which says what it is for.
+pub fn summary(file: &str) -> String {
+    let comment = file.lines().map_while(|line| line.strip_prefix("--"));
+    let is_text = |line: &&str| !keywords::is_instruction(line.trim());
+    let lines: Vec<&str> = comment.take_while(is_text).map(str::trim).collect();
+    let text = lines.join(" ");
+    let end = text.find(". ").map_or(text.len(), |end| end + 1);
+    text[..end].trim().to_owned()
 }
 
 #[cfg(test)]
@@ -324,7 +315,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = "-- A forum of ours.\n-- based on: mika\n-- prefix: t_\n\
-        -- follow members as user by uid: secret, name\n-- follow app.files as torrent by id: hash\n\
+        -- follow members as user by uid: secret, name\n-- follow files as torrent by id: hash\n\
         -- follow clients as whitelist\n-- name: users\n-- follow no one\nSELECT 1\n";
 
     #[test]
@@ -336,22 +327,31 @@ mod tests {
         assert_eq!((&*members.table, &*members.key), ("members", "uid"));
         assert_eq!(members.columns, ["secret", "name"]);
         assert_eq!(head.followed[2].kind, RowKind::Client);
+        assert_eq!((members.line, head.followed[2].line), (4, 6));
         assert_eq!(summary(FILE), "A forum of ours.");
+        assert_eq!(
+            summary("-- For a site\n-- of ours. And\n-- more"),
+            "For a site of ours."
+        );
         assert_eq!(SchemaHead::read("").unwrap().prefix, "mika_");
     }
 
     #[test]
     fn a_line_that_is_wrong_is_shown_with_its_form() {
         for line in [
+            "-- folow members as user by id: secret",
             "-- follow members as user: secret",
             "-- follow members as user by id",
+            "-- follow app.files as torrent by id: hash",
             "-- follow members as friend by id: x",
             "-- follow members; DROP TABLE x as user by id: x",
             "-- follow members as user by id: a'b",
+            "-- follow members as user by id: \"passKey\"",
             "-- prefix: a-b",
         ] {
-            let problem = SchemaHead::read(line).unwrap_err();
-            assert!(problem.contains(line.trim()), "{problem}");
+            let wrong = SchemaHead::read(&format!("-- Ours.\n{line}")).unwrap_err();
+            assert_eq!(wrong.line, 2);
+            assert!(wrong.problem.contains(&format!("{line:?}")), "{wrong:?}");
         }
     }
 
@@ -369,9 +369,11 @@ mod tests {
         let sqlite = head.followed[2].triggers(Dialect::Sqlite, Some("t_peers"));
         assert_eq!(sqlite.matches("VALUES ('whitelist', 0)").count(), 3);
         let postgres = head.followed[1].triggers(Dialect::Postgres, None);
-        assert!(postgres.contains(
-            "AFTER UPDATE ON app.files FOR EACH ROW\nEXECUTE FUNCTION mika_files_update();"
-        ));
+        assert!(
+            postgres.contains(
+                "AFTER UPDATE ON files FOR EACH ROW\nEXECUTE FUNCTION mika_files_update();"
+            )
+        );
         assert!(postgres.contains("OLD.hash IS DISTINCT FROM NEW.hash"));
         assert!(!postgres.contains("DELETE FROM"));
     }

@@ -8,6 +8,7 @@ use super::calls::{self, Call};
 use super::cells::{Cell, SqlRows};
 use super::database::{FaultKind, HashForm, SqlDatabase, SqlFault, SqlSession, Use};
 use super::misfit;
+use super::place::StatementPlace;
 use super::statements::{Statement, Statements};
 use crate::base::backoff::Backoff;
 use crate::storage::StorageError;
@@ -119,11 +120,12 @@ impl<'a> Job<'a> {
     }
 
     /// An answer for people if the schema has no such statement: it does not support `what`.
-    pub(super) fn require(&self, call: &Call, what: &'static str) -> Result<(), SqlFault> {
+    pub(super) fn require(&self, call: &Call, what: &str) -> Result<(), SqlFault> {
         if self.has(call) {
             return Ok(());
         }
-        Err(StorageError::Unsupported(what).into())
+        let lacking = self.place(call).lacking();
+        Err(StorageError::Unsupported(format!("{what}{lacking}")).into())
     }
 
     /// The rows of a named statement.
@@ -152,7 +154,7 @@ impl<'a> Job<'a> {
                 result => result?,
             };
         }
-        checked(call, rows)
+        self.checked(call, rows)
     }
 
     /// The results of a named statement for `rows`.
@@ -185,7 +187,30 @@ impl<'a> Job<'a> {
                 found.extend(&more);
             }
         }
-        checked(call, found)
+        self.checked(call, found)
+    }
+
+    /// The result of a call, if it has all columns.
+    fn checked(&self, call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
+        if rows.is_empty() || rows.width() >= call.width() {
+            return Ok(rows);
+        }
+        Err(SqlFault::broken(self.place(call).of_config(&format!(
+            "it must give the columns {}, and gives {} of {}",
+            call.columns.replace(' ', ", "),
+            rows.width(),
+            call.width()
+        ))))
+    }
+
+    /// The statements behind the names.
+    pub(super) fn statements(&self) -> &'a Statements {
+        self.statements
+    }
+
+    /// Where the statement of a call is.
+    pub(super) fn place(&self, call: &Call) -> StatementPlace {
+        self.statements.place(call)
     }
 
     /// Nodes apply side by side. One that met a row which another inserted meanwhile does it alone: another one that
@@ -219,20 +244,6 @@ impl<'a> Job<'a> {
     pub(super) async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {
         self.session.set_clamping(clamps).await
     }
-}
-
-/// The result of a call, if it has all columns.
-fn checked(call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
-    if rows.is_empty() || rows.width() >= call.width() {
-        return Ok(rows);
-    }
-    Err(SqlFault::broken(format!(
-        "storage.statements.{}: it must give the columns {}, and gives {} of {}",
-        call.name,
-        call.columns.replace(' ', ", "),
-        rows.width(),
-        call.width()
-    )))
 }
 
 // === impl Tries ===

@@ -3,8 +3,8 @@
 use super::RELOAD;
 use super::calls::{self, FEED};
 use super::catalogue::column_names;
-use super::check::NOT_OURS;
 use super::check::inspect::{self, absence};
+use super::check::{self, NOT_OURS};
 use super::database::{Lacking, SqlFault};
 use super::header::Dialect;
 use super::job::Job;
@@ -36,12 +36,18 @@ async fn is_there(job: &mut Job<'_>, table: &str) -> Result<bool, SqlFault> {
 /// Applies missing migrations, and restores identity and triggers, in one transaction. MySQL commits after every
 /// statement about tables, so each is idempotent there: an interrupted run begins its migration again.
 pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
+    let is_followed = job.has(&FEED);
+    if is_followed {
+        let mut obstacle = inspect::view_in_the_way(job, schema).await?;
+        if obstacle.is_none() {
+            obstacle = check::followed(job, schema).await?.into_iter().next();
+        }
+        if let Some(obstacle) = obstacle {
+            return Err(StorageError::from(obstacle).into());
+        }
+    }
     job.begin().await?;
     job.session().lock("migrate").await?;
-    let is_followed = job.has(&FEED);
-    if is_followed && let Some(view) = inspect::view_in_the_way(job, schema).await? {
-        return Err(StorageError::from(view).into());
-    }
     let statuses = migrations(job, schema).await?;
     // An account that can't make tables can still repair triggers.
     if !is_there(job, "mika_migrations").await? {
@@ -125,7 +131,8 @@ async fn make_identity(job: &mut Job<'_>, schema: &Schema) -> Result<bool, SqlFa
     Ok(true)
 }
 
-/// Creates triggers that are missing, on another table or changed; returns their names.
+/// Creates triggers that are missing, on another table or changed, and drops those on tables that are followed no more;
+/// returns what was done.
 async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
     let expected = triggers::expected(schema.migrations);
     let found = inspect::look_at_triggers(job, &expected, false).await?;
@@ -154,23 +161,40 @@ async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>
         }
     }
     let mut made = Vec::new();
-    for Misplaced { name, .. } in &found.misplaced {
+    for Misplaced { name, left_on, .. } in &found.misplaced {
+        if let Some(table) = left_on {
+            drop_trigger(job, schema, name, table).await?;
+            if schema.dialect == Dialect::Postgres {
+                run(job, schema, &format!("DROP FUNCTION IF EXISTS {name}()")).await?;
+            }
+            made.push(format!("removal of the trigger {name}"));
+            continue;
+        }
         let creates = |statement: &&String| {
             Trigger::of_statement(statement).filter(|trigger| trigger.name == *name)
         };
         let Some((create, trigger)) = all.iter().find_map(|it| Some((it, creates(&it)?))) else {
             continue;
         };
-        let of_table = match schema.dialect {
-            Dialect::Postgres => format!(" ON {}", trigger.table),
-            Dialect::Mysql | Dialect::Sqlite => String::new(),
-        };
-        let drop = format!("DROP TRIGGER IF EXISTS {name}{of_table}");
-        run(job, schema, &drop).await?;
+        drop_trigger(job, schema, name, &trigger.table).await?;
         run(job, schema, create).await?;
         made.push(format!("trigger {name}"));
     }
     Ok(made)
+}
+
+async fn drop_trigger(
+    job: &mut Job<'_>,
+    schema: &Schema,
+    name: &str,
+    table: &str,
+) -> Result<(), SqlFault> {
+    let of_table = match schema.dialect {
+        Dialect::Postgres => format!(" ON {table}"),
+        Dialect::Mysql | Dialect::Sqlite => String::new(),
+    };
+    let drop = format!("DROP TRIGGER IF EXISTS {name}{of_table}");
+    run(job, schema, &drop).await
 }
 
 /// An error if a table lacks a column that its trigger names: it is another program's. Some databases would create the

@@ -14,17 +14,21 @@ mod decode;
 mod edit;
 mod feed;
 mod find;
+mod followed;
 mod hashes;
 pub mod header;
 mod invalid_totals;
 mod job;
 pub(super) mod keeper;
+mod keywords;
 mod migrations;
 mod misfit;
+pub mod place;
 mod read;
 mod rebuilt;
 pub(super) mod site_schema;
 pub mod statements;
+mod trial;
 pub mod triggers;
 
 use std::sync::Arc;
@@ -37,7 +41,7 @@ use self::job::{Repeat, Tries};
 use self::statements::{Schema, Statements};
 use super::{
     Added, BadRow, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
-    MigrationStatus, NewTorrent, NewUser, Page, Storage, StorageConfig, StorageError,
+    MigrationStatus, NewTorrent, NewUser, Page, Severity, Storage, StorageConfig, StorageError,
     StoredHistory, StoredPeer, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval,
     UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
@@ -146,14 +150,27 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
     }
 
     async fn check(&self) -> Result<Vec<Finding>, StorageError> {
-        let mut findings = self.check_database().await?;
+        let (mut findings, is_complete) = self.check_database().await?;
+        if is_complete {
+            findings.extend(self.tried(&findings).await);
+            let is_right = findings.iter().all(|it| it.severity == Severity::Note);
+            match self.unusable_rows().await {
+                Ok(unusable) => findings.extend(unusable),
+                Err(error) if is_right => return Err(error),
+                // It is reported already why rows can't be read.
+                Err(_) => {}
+            }
+        }
         findings.extend(self.database.check_servers().await);
         Ok(findings)
     }
 
     async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
-        let schema = self.database.schema();
-        reading!(self, |job| check::schema(job, schema))
+        let mut findings = self.prepare_schema().await?;
+        if findings.iter().all(|it| it.severity == Severity::Note) {
+            findings.extend(self.tried(&findings).await);
+        }
+        Ok(findings)
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
@@ -389,10 +406,35 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
 }
 
 impl<D: SqlDatabase> SqlStorage<D> {
-    async fn check_database(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn check_database(&self) -> Result<(Vec<Finding>, bool), StorageError> {
         let schema = self.database.schema();
         job!(self, Use::WholeTables, Repeat::Harmless, |job| {
             check::check(job, schema)
+        })
+    }
+
+    async fn prepare_schema(&self) -> Result<Vec<Finding>, StorageError> {
+        let schema = self.database.schema();
+        reading!(self, |job| check::schema(job, schema))
+    }
+
+    /// What shows when the statements of the operator's own are run.
+    async fn tried(&self, known: &[Finding]) -> Vec<Finding> {
+        if !trial::is_wanted(&self.statements, known) {
+            return Vec::new();
+        }
+        let tried: Result<_, StorageError> =
+            async { retrying!(self, |job| trial::run(job, known)) }.await;
+        tried.unwrap_or_else(|error| {
+            let problem = format!("the statements were prepared and not run: {error}");
+            vec![Finding::note(problem, "run this again when that is over")]
+        })
+    }
+
+    /// The rows of the site that can't be used, as findings.
+    async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
+        job!(self, Use::WholeTables, Repeat::Harmless, |job| {
+            read::unusable_rows(job)
         })
     }
 }

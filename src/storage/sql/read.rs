@@ -21,7 +21,7 @@ use crate::storage::{
 };
 
 /// All ids are above this one.
-const BEFORE_ALL: i64 = i64::MIN;
+pub(super) const BEFORE_ALL: i64 = i64::MIN;
 
 /// Rows read at once by a check.
 const CHECKED_AT_ONCE: u32 = 5000;
@@ -222,6 +222,14 @@ async fn by_id<T>(
         let wanted = limit - u32::try_from(whole.rows.len()).unwrap_or(limit);
         let params = [("after", after.into()), ("limit", one_more(wanted))];
         let rows = job.call(call, &params).await?;
+        // Pages of a statement that does not heed :after would never end.
+        if rows
+            .iter()
+            .any(|row| row.key(0).is_some_and(|key| key <= after))
+        {
+            let problem = "it must give the ids above :after only";
+            return Err(SqlFault::broken(job.place(call).of_config(problem)));
+        }
         let part = page(&rows, wanted, decode);
         let is_full = part.rows.len() == wanted as usize;
         let is_end = rows.len() <= wanted as usize;

@@ -1,12 +1,13 @@
 //! A schema that an operator writes for a site: a file of statements, with a head that says what it is based on and
 //! which tables are followed.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
+use std::{fs, io};
 
 use super::calls::{CALLS, Call, FEED};
-use super::header::SchemaHead;
+use super::header::{SchemaHead, WrongLine};
 use super::statements::{NAME, Schema, call, named};
 use crate::base::suggest::nearest;
 use crate::storage::StorageError;
@@ -20,19 +21,15 @@ const OWN: &str = "mika";
 
 /// Reads the schema in a file. It stays in memory for as long as the process lives, as those of this crate do.
 pub fn load(built_in: &'static [Schema], path: &Path) -> Result<&'static Schema, StorageError> {
-    let wrong = |problem: String| {
-        StorageError::Broken(format!("storage.schema {}: {problem}", path.display()))
-    };
-    let length = fs::metadata(path)
-        .map_err(|error| wrong(error.to_string()))?
-        .len();
-    if length > FILE_MAX {
-        return Err(wrong(format!("it is longer than {FILE_MAX} bytes")));
-    }
-    let file = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let name = path.display().to_string();
-    let schema = parse(built_in, &name, &file, "").map_err(wrong)?;
-    Ok(Box::leak(Box::new(schema)))
+    let unread = |error: io::Error| wrong(&name, error);
+    if fs::metadata(path).map_err(unread)?.len() > FILE_MAX {
+        return Err(wrong(&name, format!("it is longer than {FILE_MAX} bytes")));
+    }
+    let file = fs::read_to_string(path).map_err(unread)?;
+    // What some editors put before the text.
+    let file = file.trim_start_matches('\u{feff}');
+    Ok(Box::leak(Box::new(parse(built_in, &name, file, "")?)))
 }
 
 /// The schema that the text of a file makes. `beside`: the SQL of tables that its statements need beside those of the
@@ -42,34 +39,62 @@ pub fn parse(
     name: &str,
     file: &str,
     beside: &'static str,
-) -> Result<Schema, String> {
-    let head = SchemaHead::read(file)?;
-    let theirs = named(file);
-    let names = file.lines().filter_map(|line| line.strip_prefix(NAME));
-    let mut seen = BTreeSet::new();
-    if let Some(twice) = names.map(str::trim).find(|name| !seen.insert(*name)) {
-        return Err(format!("the statement {twice:?} is there twice"));
-    }
-    if let Some(unknown) = theirs.keys().find(|name| call(name).is_none()) {
-        let names = CALLS.map(|call| call.name);
-        let hint = match nearest(unknown, names) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("there are: {}", names.join(", ")),
+) -> Result<Schema, StorageError> {
+    let head = SchemaHead::read(file)
+        .and_then(|head| names(file).map(|()| head))
+        .map_err(|WrongLine { line, problem }| wrong(&format!("{name}:{line}"), problem))?;
+    schema(built_in, name, file, head, beside).map_err(|problem| wrong(name, problem))
+}
+
+fn wrong(place: &str, problem: impl Display) -> StorageError {
+    StorageError::Broken(format!("storage.schema {place}: {problem}"))
+}
+
+/// Whether each statement of a file has a name that there is, and no other has it.
+fn names(file: &str) -> Result<(), WrongLine> {
+    let mut seen = BTreeMap::new();
+    for (text, line) in file.lines().zip(1..) {
+        let Some(name) = text.strip_prefix(NAME).map(str::trim) else {
+            continue;
         };
-        return Err(format!("there is no statement {unknown:?}: {hint}"));
+        let wrong = |problem| Err(WrongLine { line, problem });
+        if let Some(before) = seen.insert(name, line) {
+            return wrong(format!(
+                "the statement {name:?} is there twice, first in line {before}"
+            ));
+        }
+        if call(name).is_none() {
+            let names = CALLS.map(|call| call.name);
+            let hint = match nearest(name, names) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("there are: {}", names.join(", ")),
+            };
+            return wrong(format!("there is no statement {name:?}: {hint}"));
+        }
     }
+    Ok(())
+}
+
+fn schema(
+    built_in: &[Schema],
+    name: &str,
+    file: &str,
+    head: SchemaHead,
+    beside: &'static str,
+) -> Result<Schema, String> {
+    let theirs = named(file);
     let find = |name: &str| built_in.iter().find(|schema| schema.name == name);
     let Some(own) = find(OWN) else {
         return Err(format!("this driver does not have the schema {OWN:?}"));
     };
     let (base, beside) = match head.based_on.as_deref() {
-        None if theirs.contains_key(FEED.name) => (String::new(), beside),
         None => {
-            let feed = named(own.statements).remove(FEED.name).unwrap_or_default();
-            (format!("-- name: {}\n{feed}\n", FEED.name), beside)
+            let feed = named(own.statements).remove(FEED.name);
+            let text = feed.map_or_else(String::new, |feed| feed.text);
+            (format!("{NAME} {}\n{text}", FEED.name), beside)
         }
         Some(name) => match find(name) {
-            Some(base) => (format!("{}\n", base.statements), base.beside),
+            Some(base) => (base.statements.to_owned(), base.beside),
             None => {
                 return Err(format!(
                     "it is based on {name:?}, which this driver does not have"
@@ -92,8 +117,8 @@ pub fn parse(
     }
     Ok(Schema {
         name: kept(name.to_owned()),
-        // A statement of the file replaces that of the base.
-        statements: kept(format!("{base}{file}")),
+        statements: kept(file.to_owned()),
+        base: kept(base),
         own: own.own,
         prefix: kept(head.prefix.clone()),
         migrations: migrations(own, &head, beside),
@@ -141,4 +166,67 @@ fn migrations(own: &Schema, head: &SchemaHead, beside: &str) -> &'static [Migrat
 
 fn kept(text: String) -> &'static str {
     text.leak()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(file: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.sql");
+        fs::write(&path, file).unwrap();
+        let error = load(crate::storage::sqlite::schemas(), &path).err();
+        let text = error.map(|error| error.to_string()).unwrap_or_default();
+        text.replace(&path.display().to_string(), "site.sql")
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_with_its_line() {
+        let right = "\u{feff}-- based on: mika\n-- follow users as user by id: passkey\n\n-- name: whitelist\nSELECT 1, 2\n";
+        assert_eq!(error(right), "");
+        for (from, to, problem) in [
+            (
+                "-- follow users",
+                "-- folow users",
+                "site.sql:2: \"-- folow users as user by id: passkey\"",
+            ),
+            (
+                "-- follow users",
+                "-- prefix: a-b\n-- follow users",
+                "site.sql:2: \"-- prefix: a-b\"",
+            ),
+            (
+                "whitelist",
+                "whitelst",
+                "site.sql:4: there is no statement \"whitelst\": did you mean \"whitelist\"?",
+            ),
+            (
+                "-- name",
+                "-- name: whitelist\n-- name",
+                "site.sql:5: the statement \"whitelist\" is there twice, first in line 4",
+            ),
+            (
+                "SELECT 1, 2",
+                "-- prefix: t_",
+                "site.sql:5: \"-- prefix: t_\"",
+            ),
+            (
+                "-- based on: mika",
+                "-- based on: mica",
+                "site.sql: it is based on \"mica\"",
+            ),
+            (
+                "-- based on: mika",
+                "-- Ours.",
+                "site.sql: it lacks the statements users, ",
+            ),
+        ] {
+            let said = error(&right.replace(from, to));
+            assert!(
+                said.starts_with(&format!("storage.schema {problem}")),
+                "{said}"
+            );
+        }
+    }
 }

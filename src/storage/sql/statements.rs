@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::calls::{CALLS, CATALOGUE_CALLS, Call, OWN_CALLS};
 use super::header::{Dialect, FollowedTable};
+use super::place::StatementPlace;
 use super::site_schema;
 use crate::base::suggest::nearest;
 use crate::storage::migrate::Migration;
@@ -30,6 +31,8 @@ pub struct Schema {
     pub name: &'static str,
     /// The file of named statements.
     pub statements: &'static str,
+    /// Statements of another schema, for what the file has none; empty for a schema of this crate.
+    pub base: &'static str,
     /// The file of statements about Mika's own tables.
     pub own: &'static str,
     /// Prefix of the names of Mika's own tables `peers` and `history`.
@@ -60,6 +63,7 @@ pub enum Piece {
 #[derive(Clone, Debug)]
 pub struct Statement {
     pub call: &'static Call,
+    pub place: StatementPlace,
     pub pieces: Vec<Piece>,
 }
 
@@ -67,6 +71,19 @@ pub struct Statement {
 #[derive(Debug)]
 pub struct Statements {
     by_name: BTreeMap<&'static str, Vec<Statement>>,
+    /// Where those are that a file of the operator has, or may have.
+    places: BTreeMap<&'static str, String>,
+    /// Whether the operator has written any.
+    has_own: bool,
+}
+
+/// The text of a statement in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NamedText {
+    /// The line of its name, from 1.
+    pub line: usize,
+    /// Without lines of comment.
+    pub text: String,
 }
 
 // === impl Schema ===
@@ -113,6 +130,7 @@ impl Statements {
         overrides: &BTreeMap<String, String>,
     ) -> Result<Self, StorageError> {
         let theirs = named(schema.statements);
+        let base = named(schema.base);
         let own_text = schema
             .own
             .replace("{peers}", &format!("{}peers", schema.prefix))
@@ -128,19 +146,61 @@ impl Statements {
                 "storage.statements: there is no statement {name:?}: {hint}"
             )));
         }
-        let mut by_name = BTreeMap::new();
+        let mut all = Self {
+            by_name: BTreeMap::new(),
+            places: BTreeMap::new(),
+            has_own: is_file(schema.name) || !overrides.is_empty(),
+        };
         for call in CALLS {
-            let text = match overrides.get(call.name) {
-                Some(text) => text.as_str(),
-                None => theirs.get(call.name).map_or("", String::as_str),
+            let theirs = theirs.get(call.name);
+            let text = if let Some(text) = overrides.get(call.name) {
+                text.as_str()
+            } else {
+                if is_file(schema.name) {
+                    let line = theirs.map_or_else(String::new, |it| format!(":{}", it.line));
+                    let place = format!("{}{line}", schema.name);
+                    all.places.insert(call.name, place);
+                }
+                let found = theirs.or_else(|| base.get(call.name));
+                found.map_or("", |it| it.text.as_str())
             };
-            by_name.insert(call.name, checked(schema, call, text)?);
+            all.add(schema, call, text)?;
         }
         for call in OWN_CALLS.into_iter().chain(CATALOGUE_CALLS) {
-            let text = own.get(call.name).map_or("", String::as_str);
-            by_name.insert(call.name, checked(schema, call, text)?);
+            let text = own.get(call.name).map_or("", |it| it.text.as_str());
+            all.add(schema, call, text)?;
         }
-        Ok(Self { by_name })
+        Ok(all)
+    }
+
+    fn add(
+        &mut self,
+        schema: &Schema,
+        call: &'static Call,
+        text: &str,
+    ) -> Result<(), StorageError> {
+        let place = self.place(call);
+        let statements = checked(schema, call, text)
+            .map_err(|problem| StorageError::Broken(place.of_config(&problem)))?;
+        let statement = |pieces| Statement {
+            call,
+            place: place.clone(),
+            pieces,
+        };
+        let statements = statements.into_iter().map(statement).collect();
+        self.by_name.insert(call.name, statements);
+        Ok(())
+    }
+
+    /// Whether some are not of this crate.
+    pub fn has_own(&self) -> bool {
+        self.has_own
+    }
+
+    /// Where the statements of a call are, or belong.
+    pub fn place(&self, call: &Call) -> StatementPlace {
+        let file = self.places.get(call.name).cloned();
+        StatementPlace::new(call.name, file)
     }
 
     /// The statements of a name, in the order in which they are run. Empty if there is nothing to do.
@@ -168,16 +228,17 @@ pub fn call(name: &str) -> Option<&'static Call> {
 }
 
 /// The statements of a file by their names, without the comments.
-pub fn named(file: &str) -> BTreeMap<&str, String> {
+pub fn named(file: &str) -> BTreeMap<&str, NamedText> {
     let mut statements = BTreeMap::new();
     let mut current = None;
-    for line in file.lines() {
+    for (line, number) in file.lines().zip(1..) {
         if let Some(name) = line.strip_prefix(NAME) {
-            // A later one replaces the one before.
-            statements.insert(name.trim(), String::new());
+            let text = String::new();
+            statements.insert(name.trim(), NamedText { line: number, text });
             current = Some(name.trim());
-        } else if let (Some(name), false) = (current, line.starts_with("--")) {
-            let text: &mut String = statements.entry(name).or_default();
+        } else if let Some(name) = current.filter(|_| !line.starts_with("--"))
+            && let Some(NamedText { text, .. }) = statements.get_mut(name)
+        {
             text.push_str(line);
             text.push('\n');
         }
@@ -185,21 +246,14 @@ pub fn named(file: &str) -> BTreeMap<&str, String> {
     statements
 }
 
-/// The statements of a call; an error if one uses a parameter that the call does not have.
-fn checked(
-    schema: &Schema,
-    call: &'static Call,
-    text: &str,
-) -> Result<Vec<Statement>, StorageError> {
-    let wrong = |problem: String| {
-        StorageError::Broken(format!("storage.statements.{}: {problem}", call.name))
-    };
+/// The pieces of a call's statements; an error if one uses a parameter that the call does not have.
+fn checked(schema: &Schema, call: &Call, text: &str) -> Result<Vec<Vec<Piece>>, String> {
     let statements = split(text);
     if statements.is_empty() && !call.optional {
-        return Err(wrong("it is empty, and Mika can't do without it".into()));
+        return Err("it is empty, and Mika can't do without it".into());
     }
     if statements.len() > 1 && !call.columns.is_empty() {
-        return Err(wrong("it must be a single SELECT".into()));
+        return Err("it must be a single SELECT".into());
     }
     let columns = if schema.is_row_by_row { call.rows } else { "" };
     let params: Vec<&str> = [call.params, columns]
@@ -215,10 +269,10 @@ fn checked(
                 } else {
                     format!("it has :{}", params.join(", :"))
                 };
-                return Err(wrong(format!("there is no parameter :{name}: {known}")));
+                return Err(format!("there is no parameter :{name}: {known}"));
             }
             Piece::Rows | Piece::Values if call.rows.is_empty() => {
-                return Err(wrong(format!("it is not given any {ROWS}")));
+                return Err(format!("it is not given any {ROWS}"));
             }
             Piece::Rows | Piece::Values => has_rows = true,
             Piece::Param(_) => has_rows |= schema.is_row_by_row,
@@ -226,15 +280,12 @@ fn checked(
         }
     }
     if !has_rows && !call.rows.is_empty() && !statements.is_empty() {
-        return Err(wrong(format!(
+        return Err(format!(
             "it needs {ROWS}, the rows to work on: a table with the columns {}",
             call.rows.replace(' ', ", ")
-        )));
+        ));
     }
-    let statements = statements.into_iter();
-    Ok(statements
-        .map(|pieces| Statement { call, pieces })
-        .collect())
+    Ok(statements)
 }
 
 /// The statements of a text and their pieces. Parameters in quotes and comments are not recognised.
@@ -324,6 +375,7 @@ mod tests {
     const NOTHING: Schema = Schema {
         name: "nothing",
         statements: "",
+        base: "",
         own: "",
         prefix: "",
         migrations: &[],
@@ -364,8 +416,9 @@ mod tests {
     fn a_file_is_read_by_names() {
         let statements =
             named("-- A file.\n-- name: a\n-- columns: x\nSELECT 1\n\n-- name: b\nSELECT 2");
-        assert_eq!(statements["a"].trim(), "SELECT 1");
-        assert_eq!(statements["b"].trim(), "SELECT 2");
+        assert_eq!(statements["a"].text.trim(), "SELECT 1");
+        assert_eq!(statements["b"].text, "SELECT 2\n");
+        assert_eq!((statements["a"].line, statements["b"].line), (2, 6));
     }
 
     #[test]
@@ -382,5 +435,29 @@ mod tests {
         assert!(two.contains("single SELECT"), "{two}");
         let rows = error(&NOTHING, &[("users", "SELECT {rows}")]);
         assert!(rows.contains("not given any {rows}"), "{rows}");
+    }
+
+    #[test]
+    fn a_statement_of_a_file_is_named_with_its_line() {
+        let schema = Schema {
+            name: "./site.sql",
+            statements: "-- Ours.\n\n-- name: users\nSELECT :aftr",
+            base: "-- name: user\nSELECT :idd",
+            ..NOTHING
+        };
+        assert_eq!(
+            error(&schema, &[]),
+            "storage.schema ./site.sql:3: the statement users: there is no parameter :aftr: it has :after, :limit"
+        );
+        let of_base = error(&schema, &[("users", "SELECT 1")]);
+        assert!(
+            of_base.starts_with("storage.schema ./site.sql: the statement user: "),
+            "{of_base}"
+        );
+        let of_config = error(&schema, &[("users", "SELECT :x")]);
+        assert!(
+            of_config.starts_with("storage.statements.users: "),
+            "{of_config}"
+        );
     }
 }

@@ -27,6 +27,8 @@ pub struct Trigger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misplaced {
     pub name: String,
+    /// The table, if the schema follows it no more: the trigger is to be dropped.
+    pub left_on: Option<String>,
     problem: String,
 }
 
@@ -64,6 +66,15 @@ impl Trigger {
         })
     }
 
+    /// Whether Mika has made it, by its name and by what it does.
+    pub(super) fn is_of_mika(&self) -> bool {
+        let is_named = |event: &str| self.name == format!("mika_{}_{event}", self.table);
+        let is_plain = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        ["insert", "update", "delete"].into_iter().any(is_named)
+            && self.name.chars().all(is_plain)
+            && self.body.contains("mika_feed")
+    }
+
     /// How `found`, which has the same name, differs; none if it does the same.
     fn difference(&self, found: &Self) -> Option<String> {
         if !self.table.eq_ignore_ascii_case(&found.table) {
@@ -90,7 +101,18 @@ impl Misplaced {
     pub fn new(name: &str, problem: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            left_on: None,
             problem: problem.into(),
+        }
+    }
+
+    /// A trigger of Mika's that the schema has no more.
+    pub(super) fn left(trigger: &Trigger) -> Self {
+        let table = &trigger.table;
+        let problem = format!("left on the table {table}, which the schema follows no more");
+        Self {
+            left_on: Some(table.clone()),
+            ..Self::new(&trigger.name, problem)
         }
     }
 }
@@ -120,7 +142,7 @@ pub(super) fn expected(migrations: &[Migration]) -> Vec<Trigger> {
     triggers
 }
 
-/// The triggers of `expected` that are missing or different in `found`.
+/// The triggers of `expected` that are missing or different in `found`, and those that only `found` has.
 pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplaced> {
     let look = |wanted: &Trigger| {
         let is_named = |trigger: &&Trigger| trigger.name.eq_ignore_ascii_case(&wanted.name);
@@ -133,7 +155,12 @@ pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplace
         };
         problem.map(|problem| Misplaced::new(&wanted.name, problem))
     };
-    expected.iter().filter_map(look).collect()
+    let left = found.iter().filter(|trigger| {
+        let is_it = |wanted: &Trigger| wanted.name.eq_ignore_ascii_case(&trigger.name);
+        trigger.is_of_mika() && !expected.iter().any(is_it)
+    });
+    let left = left.map(Misplaced::left);
+    expected.iter().filter_map(look).chain(left).collect()
 }
 
 /// One finding for all of them, because they mostly go missing together.
@@ -143,7 +170,7 @@ pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
     }
     // Mostly all of a table are affected.
     let mut by_problem: Vec<(&str, Vec<&str>)> = Vec::new();
-    for Misplaced { name, problem } in misplaced {
+    for Misplaced { name, problem, .. } in misplaced {
         match by_problem.iter_mut().find(|(of, _)| of == problem) {
             Some((_, names)) => names.push(name),
             None => by_problem.push((problem, vec![name])),
@@ -159,7 +186,7 @@ pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
              be written: {}",
             each.join("; ")
         ),
-        "run mika-manage migrate: it makes these triggers again and touches no others",
+        "run mika-manage migrate: it makes these triggers again, or drops what is left, and touches no others",
     ))
 }
 
@@ -222,5 +249,34 @@ mod tests {
             ..same
         };
         assert!(problem(&[other]).contains("another body"));
+    }
+
+    #[test]
+    fn a_trigger_on_a_table_that_is_followed_no_more_is_left() {
+        let trigger = Trigger::of_statement(STATEMENT).unwrap();
+        let left = misplaced(&[], std::slice::from_ref(&trigger));
+        assert_eq!(left[0].left_on.as_deref(), Some("users"));
+        assert!(
+            finding(&left)
+                .unwrap()
+                .problem
+                .contains("left on the table users")
+        );
+        for other in [
+            Trigger {
+                name: "mika_users_log".into(),
+                ..trigger.clone()
+            },
+            Trigger {
+                table: "members".into(),
+                ..trigger.clone()
+            },
+            Trigger {
+                body: "SET @x = 1".into(),
+                ..trigger
+            },
+        ] {
+            assert_eq!(misplaced(&[], &[other]), []);
+        }
     }
 }

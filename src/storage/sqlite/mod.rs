@@ -42,6 +42,7 @@ const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 static SCHEMAS: [Schema; 1] = [Schema {
     name: "mika",
     statements: include_str!("../schemas/mika/sqlite.sql"),
+    base: "",
     own: include_str!("../schemas/own/sqlite.sql"),
     prefix: "",
     migrations: migrate::SQLITE,

@@ -4,16 +4,13 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::fault::SqliteFault;
-use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::cells::{Cell, SqlRows, TEXT_HASH};
 use crate::storage::sql::statements::{Piece, Statement};
 use crate::storage::values::is_blank_hash;
 
 /// Rows that a statement with `{rows}` gets at once: starting and ending a statement takes longer than
 /// finding a row.
 const READ_AT_ONCE: usize = 64;
-
-/// What an info hash that is text is read as: Mika finds rows by blobs, so it could not use that row.
-const TEXT_HASH: Cell<'static> = Cell::Bytes(b"text");
 
 /// The text of a statement for rows of certain columns. The cell of row `r` and column `c` is the parameter
 /// with the number `r * columns + c + 1`.

@@ -114,14 +114,11 @@ impl Site {
 
     pub fn storage(&self) -> Value {
         let (driver, url) = match &self.database {
-            SiteDatabase::MariaDb(server) => {
-                let socket = server.socket();
+            SiteDatabase::Postgres(server) => ("postgres", server.url_by_socket("site")),
+            database => {
+                let socket = database.mariadb().socket();
                 let url = format!("mysql://root@localhost/site?socket={}", socket.display());
                 ("mysql", url)
-            }
-            SiteDatabase::Postgres(server) => ("postgres", server.url_by_socket("site")),
-            SiteDatabase::Galera(_) | SiteDatabase::Standby(_) => {
-                unreachable!("one server is started here")
             }
         };
         json!({ "driver": driver, "url": url, "schema": self.schema })

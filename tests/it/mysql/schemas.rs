@@ -72,6 +72,12 @@ fn a_wrong_line_or_statement_is_said_before_anything_runs() {
     };
     let (is_right, said) = test(SCHEMA);
     assert!(is_right, "{said}");
+    assert!(
+        said.contains(
+            "changes of stats, which the statement users (./site.sql:5) reads, are not followed"
+        ),
+        "{said}"
+    );
     for (from, to, problem) in [
         (
             "SELECT credit.id, credit.uploaded",
@@ -88,6 +94,11 @@ fn a_wrong_line_or_statement_is_said_before_anything_runs() {
         assert!(!is_right && said.contains(problem), "{problem}: {said}");
     }
     let (_, said) = test(&SCHEMA.replace("-- follow uploads", "-- folow uploads"));
+    assert!(
+        said.contains("site.sql:3") && said.contains("did you mean \"-- follow uploads"),
+        "{said}"
+    );
+    let (_, said) = test(&SCHEMA.replace("-- follow uploads", "-- uploads"));
     assert!(
         said.contains("changes of torrents are not followed"),
         "{said}"

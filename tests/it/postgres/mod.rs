@@ -7,7 +7,6 @@ mod faults;
 mod feed;
 mod listen;
 mod programs;
-mod schemas;
 mod tls;
 
 use std::collections::BTreeMap;

@@ -17,8 +17,8 @@ const PASSKEY_MAX: u64 = 64;
 /// Characters of a whitelist prefix.
 const PREFIX_MAX: u64 = 20;
 
-/// Types of numbers that are too small for a total.
-const SMALL: [&str; 7] = [
+/// Types that are too small for a total, or no numbers.
+const SMALL: [&str; 9] = [
     "tinyint",
     "smallint",
     "mediumint",
@@ -26,6 +26,8 @@ const SMALL: [&str; 7] = [
     "integer",
     "float",
     "real",
+    "char",
+    "varchar",
 ];
 
 pub(super) async fn look(
@@ -128,8 +130,9 @@ async fn unfilled(
                 ),
                 format!(
                     "give it a default (ALTER TABLE {quote}{table}{quote} ALTER {quote}{}{quote} SET DEFAULT …), or \
-                     put a statement that sets it into storage.statements.{}",
-                    columns[0], add.name
+                     put a statement that sets it into {}",
+                    columns[0],
+                    job.place(add).remedy()
                 ),
             ));
         }

@@ -2,26 +2,27 @@
 
 use crate::storage::Finding;
 use crate::storage::sql::calls::Call;
+use crate::storage::sql::statements::Statements;
 
-/// Why statements fail: each problem with the names of the statements.
+/// Why statements fail: each problem with their calls.
 #[derive(Debug, Default)]
-pub(super) struct FailingStatements(Vec<(String, Vec<&'static str>)>);
+pub(super) struct FailingStatements(Vec<(String, Vec<&'static Call>)>);
 
 impl FailingStatements {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn note(&mut self, call: &Call, problem: String) {
+    pub(super) fn note(&mut self, call: &'static Call, problem: String) {
         match self.0.iter_mut().find(|(known, _)| *known == problem) {
-            Some((_, names)) if names.contains(&call.name) => {}
-            Some((_, names)) => names.push(call.name),
-            None => self.0.push((problem, vec![call.name])),
+            Some((_, calls)) if calls.iter().any(|it| it.name == call.name) => {}
+            Some((_, calls)) => calls.push(call),
+            None => self.0.push((problem, vec![call])),
         }
     }
 
     /// Notes a statement whose result has fewer columns than its call.
-    pub(super) fn note_width(&mut self, call: &Call, width: usize) {
+    pub(super) fn note_width(&mut self, call: &'static Call, width: usize) {
         let wanted = call.width();
         if width < wanted {
             let columns = call.columns.replace(' ', ", ");
@@ -43,18 +44,34 @@ impl FailingStatements {
         self.0.retain(|(problem, _)| !is_known(problem));
     }
 
-    pub(super) fn findings(self) -> impl Iterator<Item = Finding> {
-        self.0.into_iter().map(|(problem, names)| {
-            let (these, fits) = match names.as_slice() {
-                [name] => (format!("statement {name} does"), format!(".{name}")),
-                _ => (format!("statements {} do", names.join(", ")), String::new()),
-            };
-            Finding::problem(
-                format!("the {these} not work: {problem}"),
-                format!("correct the table, or put what fits it into storage.statements{fits}"),
-            )
-        })
+    pub(super) fn findings(self, statements: &Statements) -> impl Iterator<Item = Finding> {
+        let all = self.0.into_iter();
+        all.map(|(problem, calls)| finding(&problem, &calls, statements))
     }
+}
+
+/// The finding for calls whose statements fail for the same reason.
+pub(in crate::storage::sql) fn finding(
+    problem: &str,
+    calls: &[&Call],
+    statements: &Statements,
+) -> Finding {
+    let places: Vec<_> = calls.iter().map(|call| statements.place(call)).collect();
+    let shown: Vec<String> = places.iter().map(ToString::to_string).collect();
+    let these = match shown.as_slice() {
+        [one] => format!("statement {one} does"),
+        _ => format!("statements {} do", shown.join(", ")),
+    };
+    let or = match places.as_slice() {
+        [one] if one.is_in_file() => one.remedy(),
+        [first, ..] if first.is_in_file() => "those lines".into(),
+        [one] => format!("put what fits it into {}", one.remedy()),
+        _ => "put what fits it into storage.statements".into(),
+    };
+    Finding::problem(
+        format!("the {these} not work: {problem}"),
+        format!("correct the table, or {or}"),
+    )
 }
 
 /// Whether a finding says that a table of that name is missing, or that a table lacks a column of that name.

@@ -7,6 +7,7 @@ use crate::storage::migrate;
 use crate::storage::sql::calls::{self, Call, FEED};
 use crate::storage::sql::catalogue::{self, SqlTable, TriggerLook};
 use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::followed;
 use crate::storage::sql::header::Dialect;
 use crate::storage::sql::job::Job;
 use crate::storage::sql::statements::{Schema, mentions};
@@ -42,7 +43,7 @@ pub(super) async fn look(
     findings.extend(unsafe_ones);
     if job.has(&FEED) {
         let expected = triggers::expected(schema.migrations);
-        let mut obstacles = views(&expected, &tables);
+        let mut obstacles = views(schema, &expected, &tables);
         obstacles.extend(absent(schema, &expected, &tables));
         if obstacles.is_empty() {
             let found = look_at_triggers(job, &expected, tries_edits).await?;
@@ -105,7 +106,7 @@ fn is_unsafe(job: &Job<'_>, schema: &Schema, table: &SqlTable) -> Option<Finding
 }
 
 /// Views that should be tables with triggers.
-fn views(expected: &[Trigger], tables: &[SqlTable]) -> Vec<Finding> {
+fn views(schema: &Schema, expected: &[Trigger], tables: &[SqlTable]) -> Vec<Finding> {
     let wants_triggers = |table: &&SqlTable| {
         let mut expected = expected.iter();
         table.is_view && expected.any(|trigger| trigger.table.eq_ignore_ascii_case(&table.name))
@@ -116,7 +117,7 @@ fn views(expected: &[Trigger], tables: &[SqlTable]) -> Vec<Finding> {
                 "{} is a view, which can't have triggers: changes can't be followed",
                 table.name
             ),
-            NO_FEED,
+            followed::unfollow(schema, &table.name).unwrap_or_else(|| NO_FEED.into()),
         )
     };
     tables.iter().filter(wants_triggers).map(finding).collect()
@@ -128,7 +129,7 @@ pub(in crate::storage::sql) async fn view_in_the_way(
     schema: &Schema,
 ) -> Result<Option<Finding>, SqlFault> {
     let tables = catalogue::tables(job).await?;
-    let views = views(&triggers::expected(schema.migrations), &tables);
+    let views = views(schema, &triggers::expected(schema.migrations), &tables);
     Ok(views.into_iter().next())
 }
 
@@ -146,6 +147,9 @@ fn absent(schema: &Schema, expected: &[Trigger], tables: &[SqlTable]) -> Vec<Fin
 
 /// The finding for a table that is missing although the migrations are applied, or to be applied.
 pub(in crate::storage::sql) fn absence(schema: &Schema, table: &str) -> Finding {
+    if let Some(absent) = followed::absent(schema, table) {
+        return absent;
+    }
     let hidden = match schema.dialect {
         Dialect::Sqlite => "",
         Dialect::Mysql | Dialect::Postgres => ", or Mika's account may not see it",

@@ -1,7 +1,7 @@
 //! Checks the server, the tables of the site and Mika's own, the statements, and what the account may do.
 
 mod columns;
-mod failing;
+pub(super) mod failing;
 pub(super) mod inspect;
 pub mod rights;
 
@@ -13,7 +13,7 @@ use super::catalogue::column_names;
 use super::database::{Lacking, SqlFault};
 use super::job::Job;
 use super::statements::{Schema, is_file, mentions};
-use super::{header, migrations, read};
+use super::{followed, migrations};
 use crate::storage::identity::checked;
 use crate::storage::unusable::plural;
 use crate::storage::{Finding, StorageError, migrate};
@@ -22,8 +22,11 @@ use crate::storage::{Finding, StorageError, migrate};
 pub(super) const NOT_OURS: &str = "if it is another program's, name another database in storage.url, \
     another storage.schema, or statements that fit in storage.statements";
 
-/// Implements [`crate::storage::Storage::check`]. Columns and rows are looked at if all statements can be run.
-pub(super) async fn check(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
+/// What is wrong, and whether the statements and rows can be looked at: all statements can be run.
+pub(super) async fn check(
+    job: &mut Job<'_>,
+    schema: &Schema,
+) -> Result<(Vec<Finding>, bool), SqlFault> {
     let mut findings = job.session().look_at_server().await?;
     let mut missing = MissingPrivileges::default();
     let statuses = match migrations::migrations(job, schema).await {
@@ -44,11 +47,14 @@ pub(super) async fn check(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Find
         unlike(job, schema, &mut findings).await?;
     }
     if is_new {
-        return Ok(findings);
+        return Ok((findings, false));
     }
     own_tables(job, schema, &mut missing, &mut findings).await?;
     own_identity(job, &mut missing, &mut findings).await?;
     findings.extend(inspect::look(job, schema, true, &mut missing).await?);
+    let mut unfit = followed(job, schema).await?;
+    unfit.retain(|finding| !findings.contains(finding));
+    findings.extend(unfit);
     let calls = CALLS.into_iter().chain(OWN_CALLS);
     let mut failing = look_at_statements(job, calls, &mut missing).await?;
     rights::look_at_ids(job, &mut missing).await?;
@@ -56,32 +62,47 @@ pub(super) async fn check(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Find
     let is_complete = lacks.is_none() && failing.is_empty();
     failing.leave_out_known(&findings);
     findings.extend(lacks);
-    findings.extend(failing.findings());
+    findings.extend(failing.findings(job.statements()));
     findings.extend(job.session().look_at_durability().await?);
     if is_complete {
         columns::look(job, schema.dialect, &mut findings).await?;
-        findings.extend(read::unusable_rows(job).await?);
     }
-    Ok(findings)
+    Ok((findings, is_complete))
 }
 
 /// What the statements about the site's tables lack.
 pub(super) async fn schema(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
-    let mut findings = Vec::new();
-    for table in schema.followed {
-        if let Err(fault) = plan(job, &table.probe()).await? {
-            let problem = fault.complaint.map(|complaint| complaint.text);
-            findings.push(header::lacking(table, &problem.unwrap_or_default()));
-        }
-    }
+    let mut findings = followed(job, schema).await?;
     if is_file(schema.name) {
-        findings.extend(header::unfollowed(schema.followed));
+        findings.extend(followed::unfollowed(schema, job.statements()));
     }
     let mut missing = MissingPrivileges::default();
     let calls = CALLS.into_iter().filter(|call| call.name != FEED.name);
     let failing = look_at_statements(job, calls, &mut missing).await?;
     let lacks = missing.finding(job).await?;
-    findings.extend(failing.findings().chain(lacks));
+    findings.extend(failing.findings(job.statements()).chain(lacks));
+    Ok(findings)
+}
+
+/// What the tables lack that a file says to follow. Missing privileges show elsewhere.
+pub(super) async fn followed(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
+    let mut findings = Vec::new();
+    for table in schema.followed.iter().filter(|_| is_file(schema.name)) {
+        match plan(job, &table.probe()).await? {
+            Err(fault) if fault.lacks(&Lacking::Table) => {
+                findings.push(followed::missing(schema, table));
+            }
+            Err(fault) if !fault.is_denied() => {
+                let problem = fault.complaint.map(|complaint| complaint.text);
+                findings.push(followed::lacking(
+                    schema.name,
+                    table,
+                    &problem.unwrap_or_default(),
+                ));
+            }
+            _ => {}
+        }
+    }
     Ok(findings)
 }
 

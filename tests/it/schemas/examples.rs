@@ -1,32 +1,19 @@
-//! The schema of docs/schemas.md, with the tables that it is for.
+//! The schemas of docs/schemas.md, with the tables that they are for.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::json;
 
+use super::{Server, example};
+use crate::harness::mariadb::MariaDb;
 use crate::harness::postgres::Postgres;
 use crate::harness::{Mika, PROGRAM_DEADLINE, poll};
 
 const INFO_HASH: &str = "%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB";
 
-/// The blocks of SQL of the page: the tables, and the schema's file.
-fn example() -> (String, String) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = page.split("```sql\n").skip(1);
-    let blocks: Vec<&str> = blocks
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    let [tables, schema] = blocks[..] else {
-        panic!("the page has {} blocks of SQL", blocks.len());
-    };
-    (tables.to_owned(), schema.to_owned())
-}
-
 /// A site with these tables, a user and a torrent, and a tracker that is configured for it.
 fn site(schema: &str) -> (Postgres, Mika) {
-    let (tables, _) = example();
+    let (tables, _) = example("An example: a Django site");
     let server = Postgres::start();
     let url = server.database("site");
     server.sql(
@@ -59,7 +46,7 @@ fn announce(mika: &Mika, passkey: &str, rest: &str) -> String {
 
 #[test]
 fn the_example_of_the_page_works() {
-    let (server, mut mika) = site(&example().1);
+    let (server, mut mika) = site(&example("An example: a Django site").1);
     assert!(
         mika.managed(&["schema", "test", "my-site.sql"])
             .contains("ok")
@@ -110,12 +97,13 @@ fn the_example_of_the_page_works() {
     // What the file has no statement for is said.
     let output = mika.manage(&["users", "add", "carol"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("does not support adding users"), "{error}");
+    let said = "does not support adding users: ./my-site.sql has no statement add_user";
+    assert!(error.contains(said), "{error}");
 }
 
 #[test]
 fn a_wrong_file_is_explained() {
-    let schema = example().1;
+    let schema = example("An example: a Django site").1;
     let wrong = [
         (schema.replace("title, true", "titel, true"), "titel"),
         (
@@ -144,4 +132,62 @@ fn a_wrong_file_is_explained() {
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains(problem), "{problem}: {said}");
     }
+}
+
+#[test]
+fn the_example_for_mariadb_works() {
+    let (tables, schema) = example("An example: a Laravel site");
+    let server = Server::Mariadb(MariaDb::start());
+    let mut site = server.site("site", &tables, &schema);
+    site.sql(
+        "INSERT INTO users (id, name, email, password, passkey) VALUES
+             (1, 'alice', 'a', '', 'key-of-alice'), (2, 'bob', 'b', '', NULL), (3, 'eve', 'c', '', 'key-of-eve');
+         INSERT INTO torrents (name, info_hash, free) VALUES ('one', UNHEX(REPEAT('ab', 20)), 1);
+         INSERT INTO allowed_agents (prefix, name) VALUES ('-MK', 'Mika')",
+    );
+    assert!(
+        site.mika
+            .managed(&["schema", "test", "site.sql"])
+            .contains("ok")
+    );
+    site.use_file();
+    site.mika.managed(&["migrate"]);
+    let (is_right, said) = site.says(&["check"]);
+    assert!(is_right, "{said}");
+    site.mika.run();
+    let mika = &site.mika;
+    announce(
+        mika,
+        "key-of-alice",
+        "&uploaded=0&downloaded=0&left=9&event=started",
+    );
+    announce(
+        mika,
+        "key-of-alice",
+        "&uploaded=1000&downloaded=9&left=0&event=completed",
+    );
+    // Freeleech: what is downloaded does not count.
+    poll(PROGRAM_DEADLINE, "the credit is there", || {
+        site.sql("SELECT uploaded, downloaded FROM users WHERE id = 1") == "1000\t0"
+    });
+    poll(PROGRAM_DEADLINE, "the counters are there", || {
+        site.sql("SELECT seeders, times_completed FROM torrents") == "1\t1"
+    });
+    site.sql("UPDATE users SET passkey = 'key-of-bob' WHERE id = 2; UPDATE users SET deleted_at = NOW() WHERE id = 3");
+    poll(PROGRAM_DEADLINE, "a new key works", || {
+        announce(mika, "key-of-bob", "&uploaded=0&downloaded=0&left=9").contains("8:complete")
+    });
+    poll(PROGRAM_DEADLINE, "a deleted user is refused", || {
+        announce(mika, "key-of-eve", "&uploaded=0&downloaded=0&left=9").contains("failure")
+    });
+    // By the optional statements.
+    assert!(mika.managed(&["users", "list"]).contains("alice"));
+    mika.managed(&["users", "disable", "alice"]);
+    assert_eq!(
+        site.sql("SELECT disabled_at IS NULL FROM users ORDER BY id LIMIT 1"),
+        "0"
+    );
+    poll(PROGRAM_DEADLINE, "a ban takes effect", || {
+        announce(mika, "key-of-alice", "&uploaded=1000&downloaded=9&left=0").contains("failure")
+    });
 }

@@ -1,0 +1,214 @@
+//! Runs each statement of an operator's own once, in a transaction that is taken back, and looks whether they fit
+//! together: what `users` gives, the other statements have to find, and credit has to arrive where `users` reads it.
+//!
+//! Writes are about the first user and the first torrent of the site, or about none. An id that the database chooses
+//! for a new row is lost with it.
+
+mod reads;
+mod writes;
+
+use super::calls::{self, Call};
+use super::cells::{Cell, SqlRows};
+use super::check::failing;
+use super::database::{FaultKind, SqlFault};
+use super::job::Job;
+use super::statements::Statements;
+use crate::storage::{Finding, Severity, StorageError, StoredTorrent, StoredUser};
+
+/// How findings begin that say why tables could keep what was written: nothing is tried then.
+const NO_TRANSACTIONS: &str = "which has no transactions";
+
+/// Names of columns that are numbers, and 0 where they can't be read.
+const NUMBERS: &[&str] = &[
+    "uploaded",
+    "downloaded",
+    "snatches",
+    "announces",
+    "seed_time",
+    "seeders",
+    "leechers",
+];
+
+/// What a statement is given.
+#[derive(Clone, Copy)]
+enum Given<'g> {
+    Params(&'g [(&'static str, Cell<'g>)]),
+    Rows(&'g SqlRows),
+}
+
+/// The trial while it runs.
+struct StatementTrial<'t, 'a> {
+    job: &'t mut Job<'a>,
+    /// What was found before, which is not said again.
+    known: &'t [Finding],
+    findings: Vec<Finding>,
+}
+
+/// The first rows of a page as they were read, with those that can be used.
+struct Sample<T> {
+    rows: SqlRows,
+    usable: Vec<T>,
+}
+
+/// Whether statements are to be tried: those of this crate need not be.
+pub(super) fn is_wanted(statements: &Statements, known: &[Finding]) -> bool {
+    let is_obstacle =
+        |it: &Finding| it.severity == Severity::Fatal || it.problem.contains(NO_TRANSACTIONS);
+    statements.has_own() && !known.iter().any(is_obstacle)
+}
+
+/// Runs the statements; returns what does not work.
+pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Finding>, SqlFault> {
+    job.begin().await?;
+    let mut trial = StatementTrial {
+        job,
+        known,
+        findings: Vec::new(),
+    };
+    trial.begin().await?;
+    let users = trial.users().await?;
+    let torrents = trial.torrents().await?;
+    trial.lists().await?;
+    trial.credit(&users, &torrents).await?;
+    trial
+        .edits(users.usable.first(), torrents.usable.first())
+        .await?;
+    let findings = std::mem::take(&mut trial.findings);
+    // Each part was taken back, so there is nothing to commit.
+    job.commit().await?;
+    Ok(findings)
+}
+
+/// Whether a failure is none of the statement's.
+fn is_passing(fault: &SqlFault) -> bool {
+    matches!(fault.kind, FaultKind::Collision | FaultKind::Lost)
+        || matches!(fault.error, StorageError::Away(_))
+}
+
+impl StatementTrial<'_, '_> {
+    /// Begins a part, which [`Self::end`] takes back.
+    async fn begin(&mut self) -> Result<(), SqlFault> {
+        self.job.savepoint().await
+    }
+
+    async fn end(&mut self) -> Result<(), SqlFault> {
+        self.job.undo().await
+    }
+
+    /// Runs a statement as a part of its own.
+    async fn part(
+        &mut self,
+        call: &'static Call,
+        given: Given<'_>,
+    ) -> Result<Option<SqlRows>, SqlFault> {
+        self.begin().await?;
+        let rows = self.run(call, given).await?;
+        self.end().await?;
+        Ok(rows)
+    }
+
+    /// Runs a statement within a part; none if it fails, which takes the part back.
+    async fn run(
+        &mut self,
+        call: &'static Call,
+        given: Given<'_>,
+    ) -> Result<Option<SqlRows>, SqlFault> {
+        let result = match given {
+            Given::Params(params) => self.job.call(call, params).await,
+            Given::Rows(rows) => self.job.call_for(call, rows).await,
+        };
+        match result {
+            Ok(rows) => {
+                self.look_at(call, &rows);
+                Ok(Some(rows))
+            }
+            Err(fault) => {
+                self.failed(call, fault).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Notes why a statement failed, and takes its part back. Other failures than the statement's end the trial.
+    async fn failed(&mut self, call: &'static Call, fault: SqlFault) -> Result<(), SqlFault> {
+        if is_passing(&fault) {
+            return Err(fault);
+        }
+        self.end().await?;
+        let refused = match (&fault.error, fault.duplicate_key()) {
+            (StorageError::Invalid(problem), _) => Some(problem.clone()),
+            (_, Some(key)) => Some(format!("another row has the same value in the key `{key}`")),
+            _ => fault.refused_row(),
+        };
+        let place = self.job.place(call);
+        let finding = match refused {
+            Some(why) if call.optional && call.columns.is_empty() => Finding::note(
+                format!("what the statement {place} writes would be refused: {why}"),
+                format!(
+                    "until then such edits fail: correct the table, or {}",
+                    place.remedy()
+                ),
+            ),
+            why => {
+                let why = why.unwrap_or_else(|| fault.error.to_string());
+                // The statement is named already.
+                let why = why.split(" (statement ").next().unwrap_or_default();
+                failing::finding(why, &[call], self.job.statements())
+            }
+        };
+        self.note(finding);
+        Ok(())
+    }
+
+    /// Adds a finding, unless its column was named before.
+    fn note(&mut self, finding: Finding) {
+        let column = finding
+            .problem
+            .split_once("the column ")
+            .map(|(_, rest)| rest);
+        let column =
+            column.and_then(|rest| rest.split_inclusive('`').nth(1).zip(rest.split('`').nth(3)));
+        let is_known = column.is_some_and(|(name, table)| {
+            let shown = format!("`{name} of `{table}`");
+            self.known.iter().any(|it| it.problem.contains(&shown))
+        });
+        if !is_known && !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    fn problem(&mut self, call: &Call, problem: impl AsRef<str>) {
+        let place = self.job.place(call);
+        self.note(Finding::problem(
+            format!("the statement {place} {}", problem.as_ref()),
+            format!("correct {}", place.remedy()),
+        ));
+    }
+
+    /// Looks at the columns of a result.
+    fn look_at(&mut self, call: &'static Call, rows: &SqlRows) {
+        let (width, wanted) = (rows.width(), call.width());
+        if wanted > 0 && width > wanted {
+            let place = self.job.place(call);
+            self.note(Finding::note(
+                format!(
+                    "the statement {place} gives {width} columns, and only the first {wanted} are read: {}",
+                    call.columns.replace(' ', ", ")
+                ),
+                "columns are known by their position: see whether one is too much",
+            ));
+        }
+        let names = call.columns.split_whitespace().enumerate();
+        for (at, name) in names.filter(|(_, name)| NUMBERS.contains(name)) {
+            let is_wrong =
+                |row: super::cells::SqlRow<'_>| !row.is_null(at) && row.number(at).is_none();
+            if rows.iter().any(is_wrong) {
+                let place = at + 1;
+                self.problem(
+                    call,
+                    format!("gives no number as its column {place}, {name}: it would be read as 0"),
+                );
+            }
+        }
+    }
+}
