@@ -260,6 +260,11 @@ async fn statements_of_the_config_are_used() {
             &format!("{member} WHERE uid > :after ORDER BY uid LIMIT :limit"),
         ),
         ("user", &format!("{member} WHERE uid = :id")),
+        ("users_named", &format!("{member} WHERE nick = :username")),
+        (
+            "user_of_passkey",
+            "SELECT uid FROM members WHERE secret = :passkey",
+        ),
         (
             "users_known",
             "SELECT uid FROM {rows} AS wanted JOIN members ON uid = wanted.id",
