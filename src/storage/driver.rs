@@ -157,7 +157,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Replaces the identity of the database, and returns the new one: a copy that is used beside its
     /// original needs one. No daemon may run on it. Unsupported by default.
     async fn renew_identity(&self) -> Result<String, StorageError> {
-        Err(StorageError::Unsupported("another identity"))
+        Err(StorageError::Unsupported("another identity".into()))
     }
 
     /// Whether changes of the registry can be followed by [`Storage::feed`]. If not, the feed is always

@@ -115,7 +115,7 @@ impl StatementTrial<'_, '_> {
     ) -> Result<Option<SqlRows>, SqlFault> {
         let result = match given {
             Given::Params(params) => self.job.call(call, params).await,
-            Given::Rows(rows) => self.job.call_for(call, rows).await,
+            Given::Rows(rows) => self.job.call_for(call, rows.clone()).await,
         };
         match result {
             Ok(rows) => {
