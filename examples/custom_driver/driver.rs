@@ -47,21 +47,6 @@ impl Append {
         }
     }
 
-    async fn change_each<T: Clone + Send + 'static, R: Send + 'static>(
-        &self,
-        items: &[T],
-        change: fn(&Log, &mut Option<File>, T) -> Result<R>,
-    ) -> Result<Vec<R>> {
-        let items = items.to_vec();
-        self.change(move |log, file| {
-            items
-                .into_iter()
-                .map(|item| change(log, file, item))
-                .collect()
-        })
-        .await
-    }
-
     /// The tables, which nobody locks for long.
     fn tables(&self) -> RwLockReadGuard<'_, Tables> {
         self.0.tables.read()
@@ -115,13 +100,7 @@ impl Storage for Append {
     }
 
     async fn last_applied(&self, journal: &str) -> Result<u64> {
-        Ok(self
-            .tables()
-            .rows
-            .journals
-            .get(journal)
-            .copied()
-            .unwrap_or(0))
+        Ok(self.tables().rows.last_applied(journal))
     }
 
     async fn journals(&self) -> Result<Vec<(String, u64)>> {
@@ -149,25 +128,33 @@ impl Storage for Append {
     }
 
     async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>> {
-        self.change_each(users, |log, file, new| {
-            let Some(id) = log.tables.read().rows.free_user_id(&new) else {
-                return Ok(Ok(None));
+        let users = users.to_vec();
+        self.change(move |log, file| {
+            let add = |new: NewUser| {
+                let Some(id) = log.tables.read().rows.free_user_id(&new) else {
+                    return Ok(Ok(None));
+                };
+                let passkey = new.passkey.expose().to_owned();
+                let entry = Entry::User(id.0, new.username, passkey, new.can_leech);
+                log.append(file, entry).map(|_| Ok(Some(id)))
             };
-            let passkey = new.passkey.expose().to_owned();
-            let entry = Entry::User(id.0, new.username, passkey, new.can_leech);
-            log.append(file, entry).map(|_| Ok(Some(id)))
+            users.into_iter().map(add).collect()
         })
         .await
     }
 
     async fn add_torrents(&self, torrents: &[NewTorrent]) -> Result<Vec<Added<TorrentId>>> {
-        self.change_each(torrents, |log, file, new| {
-            let Some(id) = log.tables.read().rows.free_torrent_id(&new) else {
-                return Ok(Ok(None));
+        let torrents = torrents.to_vec();
+        self.change(move |log, file| {
+            let add = |new: NewTorrent| {
+                let Some(id) = log.tables.read().rows.free_torrent_id(&new) else {
+                    return Ok(Ok(None));
+                };
+                let second = new.info_hash_v2.map(|hash| hash.to_string());
+                let entry = Entry::Torrent(id.0, new.info_hash.to_string(), second, new.name);
+                log.append(file, entry).map(|_| Ok(Some(id)))
             };
-            let second = new.info_hash_v2.map(|hash| hash.to_string());
-            let entry = Entry::Torrent(id.0, new.info_hash.to_string(), second, new.name);
-            log.append(file, entry).map(|_| Ok(Some(id)))
+            torrents.into_iter().map(add).collect()
         })
         .await
     }

@@ -1,8 +1,8 @@
 //! The file: an entry a line, and what the entries add up to.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,21 +95,21 @@ impl Tables {
 impl Log {
     pub fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).open(path);
+        let file = options.append(true).create(true).open(path);
         let file = file.map_err(broken)?;
         // Held until the process ends, however that ends.
         file.try_lock().map_err(broken)?;
-        let (mut tables, mut reader) = (Tables::default(), BufReader::new(&file));
-        let (mut line, mut end) = (Vec::new(), 0);
-        while reader.read_until(b'\n', &mut line).map_err(broken)? > 0 {
-            // A kill may have cut the last line off.
-            if line.ends_with(b"\n") {
-                tables.take(serde_json::from_slice(&line).map_err(broken)?)?;
-                end += line.len() as u64;
-            }
-            line.clear();
+        let text = fs::read(path).map_err(broken)?;
+        // A kill may have cut the last line off.
+        let end = text
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        file.set_len(end as u64).map_err(broken)?;
+        let mut tables = Tables::default();
+        for line in text[..end].split_inclusive(|&byte| byte == b'\n') {
+            tables.take(serde_json::from_slice(line).map_err(broken)?)?;
         }
-        file.set_len(end).map_err(broken)?;
         let is_new = tables.identity.is_empty();
         let log = Self {
             file: Mutex::new(Some(file)),

@@ -63,15 +63,21 @@ impl MemoryRows {
         &self,
         batches: &'a [Arc<Batch>],
     ) -> Result<&'a [Arc<Batch>], StorageError> {
-        let journal = batches.first().map(|first| first.journal.as_str());
-        let applied = journal.and_then(|journal| self.journals.get(journal));
-        batches::not_applied(batches, applied.copied().unwrap_or(0))
+        let applied = batches
+            .first()
+            .map(|first| self.last_applied(&first.journal));
+        batches::not_applied(batches, applied.unwrap_or(0))
+    }
+
+    /// The number of the last batch of a journal that was applied; 0 before the first.
+    pub fn last_applied(&self, journal: &str) -> u64 {
+        self.journals.get(journal).copied().unwrap_or(0)
     }
 
     /// Gives up the batches of a journal up to a number.
     pub fn begin_at(&mut self, journal: &str, number: u64) {
-        let applied = self.journals.entry(journal.to_owned()).or_default();
-        *applied = number.max(*applied);
+        let applied = number.max(self.last_applied(journal));
+        self.journals.insert(journal.to_owned(), applied);
     }
 
     /// The id for a new user; none if its id or passkey is taken.
