@@ -18,12 +18,18 @@ const STATEMENTS_MAX: usize = 128;
 
 /// Whether the text looks like a URL of this driver.
 pub(in crate::storage) fn check(url: &Secret) -> Result<(), String> {
-    url::check_scheme(url, "mysql", &["mysql", "mariadb"], FORM)?;
+    check_scheme(url)?;
     url::check_login(url, true)
+}
+
+fn check_scheme(url: &Secret) -> Result<(), String> {
+    url::check_scheme(url, "mysql", &["mysql", "mariadb"], FORM)
 }
 
 /// The options of each host, in the order of the URL.
 pub(super) fn hosts(url: &Secret) -> Result<Vec<Opts>, StorageError> {
+    let wrong = |problem| StorageError::Broken(format!("storage.url: {problem}"));
+    check_scheme(url).map_err(wrong)?;
     let texts = texts(url.expose());
     let hosts = texts.iter().map(|text| options(text, url));
     let hosts: Vec<Opts> = hosts.collect::<Result<_, _>>()?;

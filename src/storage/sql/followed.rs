@@ -72,8 +72,8 @@ pub(super) fn unfollowed(schema: &Schema, statements: &Statements) -> Vec<Findin
             ));
             continue;
         }
-        let tables = read_by(statements.of(call));
-        for table in tables.filter(|table| of_table(schema, table).is_none()) {
+        let is_of_site = |table: &&str| !schema.owns(table) && of_table(schema, table).is_none();
+        for table in read_by(statements.of(call)).filter(is_of_site) {
             let place = statements.place(call);
             notes.push(Finding::note(
                 format!("changes of {table}, which the statement {place} reads, {late}"),
