@@ -220,6 +220,9 @@ calls! {
     ADD_MIGRATION = Call::own("add_migration").with("name");
     ADD_RELOAD = Call::own("add_reload").with("kind");
     TABLES = Call::own("tables").gives("name is_view engine is_unlogged");
+    WITHOUT_TRANSACTIONS = Call::own("without_transactions")
+        .gives("name engine schema")
+        .optional();
     COLUMNS = Call::own("columns")
         .with("schema table")
         .gives("name kind is_nullable default_value width charset collation");

@@ -103,7 +103,10 @@ fn read_by(statements: &[Statement]) -> impl Iterator<Item = &str> {
     let mut tables: Vec<&str> = Vec::new();
     for pair in words.windows(2).filter(|pair| is_before(pair[0])) {
         let table = pair[1].trim_end_matches([',', ')']);
-        if table.chars().all(is_part) && !table.is_empty() && !tables.contains(&table) {
+        let is_word = ["lateral", "dual"]
+            .iter()
+            .any(|it| table.eq_ignore_ascii_case(it));
+        if table.chars().all(is_part) && !table.is_empty() && !is_word && !tables.contains(&table) {
             tables.push(table);
         }
     }
@@ -119,6 +122,7 @@ mod tests {
     #[test]
     fn the_tables_that_a_statement_reads_are_found() {
         let sql = "SELECT EXTRACT(DAY FROM m.since), t.a FROM members m\nLEFT JOIN tokens AS t ON t.id = m.id \
+            JOIN LATERAL (SELECT 1) AS l ON true \
             join (SELECT 1 FROM bans) b JOIN members x WHERE id > :after";
         let statement = Statement {
             call: &calls::USERS,

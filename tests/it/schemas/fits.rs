@@ -242,6 +242,15 @@ fn what_does_not_fit_is_found_on_mariadb() {
                 ),
                 &["credit_users (./site.sql:33) credits other users than those of {rows}, too"],
             ),
+            (
+                (
+                    "ON site.id = credit.id\nSET site.up",
+                    "ON site.id = credit.id AND site.up > 0\nSET site.up",
+                ),
+                &[
+                    "credit_users (./site.sql:33) changes no row for the user 2, who has no totals yet",
+                ],
+            ),
         ],
     );
 }
@@ -279,6 +288,21 @@ fn what_does_not_fit_is_found_on_postgresql() {
                 ),
                 &["credit_users (./site.sql:33) credits other users than those of {rows}, too"],
             ),
+            (
+                ("up = site.up + credit.uploaded", "up = credit.uploaded"),
+                &[
+                    "credit_users (./site.sql:33) sets uploaded to what is credited: it has to add that",
+                ],
+            ),
+            (
+                (
+                    "credit WHERE site.id = credit.id\n-- name: credit_torrents",
+                    "credit WHERE site.id = credit.id AND site.up > 0\n-- name: credit_torrents",
+                ),
+                &[
+                    "credit_users (./site.sql:33) changes no row for the user 2, who has no totals yet",
+                ],
+            ),
         ],
     );
 }
@@ -314,8 +338,67 @@ fn what_does_not_fit_is_found_in_sqlite() {
                 ),
                 &["the statement credit_users (./site.sql:33) changes no row for the user 1"],
             ),
+            (
+                (
+                    "WHERE id = :id\n-- name: credit_torrents",
+                    "WHERE id = :id AND up > 0\n-- name: credit_torrents",
+                ),
+                &[
+                    "credit_users (./site.sql:33) changes no row for the user 2, who has no totals yet",
+                ],
+            ),
         ],
     );
+}
+
+#[test]
+fn nothing_is_run_on_tables_without_transactions() {
+    let server = Server::Mariadb(MariaDb::start());
+    let credited = ("down BIGINT);", "members");
+    let counted = ("snatches INTEGER);", "uploads");
+    let listed = ("title VARCHAR(80));", "clients");
+    for (number, (end, table)) in [credited, counted, listed].into_iter().enumerate() {
+        for engine in ["MyISAM", "Aria"] {
+            let with_engine = end.replace(';', &format!(" ENGINE = {engine};"));
+            let tables = TABLES.replace(end, &with_engine);
+            let site = server.site(&format!("{engine}_{number}"), &tables, &server.schema());
+            let before = rows(&site);
+            let (is_right, said) = site.says(&["schema", "test", "site.sql"]);
+            let wanted =
+                format!("the table {table} has the engine {engine}, which has no transactions");
+            assert!(!is_right && said.contains(&wanted), "{said}");
+            assert_eq!(rows(&site), before);
+        }
+    }
+}
+
+/// As docs/schemas.md says.
+#[test]
+fn a_site_without_clients_and_counters_has_statements_that_do_nothing() {
+    let none = [
+        (Server::Mariadb(MariaDb::start()), " FROM DUAL"),
+        (Server::Postgres(Postgres::start()), ""),
+        (Server::Sqlite, ""),
+    ];
+    for (server, from) in none {
+        let schema = server.schema();
+        let (rest, _) = schema.split_once("-- name: credit_torrents").unwrap();
+        let counters = match server {
+            Server::Sqlite => "SELECT :id WHERE false",
+            _ => "SELECT credit.id FROM {rows} AS credit WHERE false",
+        };
+        let schema = rest.replace(
+            "SELECT prefix, title FROM clients ORDER BY prefix",
+            &format!("SELECT '', ''{from} WHERE false"),
+        );
+        let schema = format!("{schema}-- name: credit_torrents\n{counters}\n");
+        let site = server.site("nothing", TABLES, &schema);
+        let (is_right, said) = site.says(&["schema", "test", "site.sql"]);
+        assert!(
+            is_right && !said.contains("whitelist (") && !said.contains("credit_torrents ("),
+            "{said}"
+        );
+    }
 }
 
 /// Each with what differs in the tables, and what is said of it.

@@ -225,6 +225,13 @@ SELECT t.table_name, t.table_type LIKE '%VIEW%', IF(e.transactions = 'YES', NULL
 FROM information_schema.tables AS t LEFT JOIN information_schema.engines AS e ON e.engine = t.engine
 WHERE t.table_schema = DATABASE()
 
+-- name: without_transactions
+-- The tables whose engine has no transactions, with the database of those that are in another one.
+SELECT t.table_name, t.engine, IF(t.table_schema = DATABASE(), NULL, t.table_schema)
+FROM information_schema.tables AS t JOIN information_schema.engines AS e ON e.engine = t.engine
+WHERE t.table_type = 'BASE TABLE' AND COALESCE(e.transactions, 'NO') <> 'YES'
+    AND t.table_schema NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')
+
 -- name: columns
 -- The columns of the table :table, which may be in another database (:schema). Only texts have a character set.
 SELECT column_name, column_type, is_nullable = 'YES', column_default, character_maximum_length,

@@ -7,12 +7,13 @@
 mod reads;
 mod writes;
 
-use super::calls::{self, Call};
-use super::cells::{Cell, SqlRows};
+use super::calls::{self, CALLS, Call};
+use super::catalogue;
+use super::cells::{Cell, SqlRow, SqlRows};
 use super::check::failing;
 use super::database::{FaultKind, SqlFault};
 use super::job::Job;
-use super::statements::Statements;
+use super::statements::{Statements, mentions};
 use crate::storage::{Finding, Severity, StorageError, StoredTorrent, StoredUser};
 
 /// How findings begin that say why tables could keep what was written: nothing is tried then.
@@ -59,6 +60,9 @@ pub(super) fn is_wanted(statements: &Statements, known: &[Finding]) -> bool {
 
 /// Runs the statements; returns what does not work.
 pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Finding>, SqlFault> {
+    if let Some(finding) = keeps_writes(job).await? {
+        return Ok(vec![finding]);
+    }
     job.begin().await?;
     let mut trial = StatementTrial {
         job,
@@ -77,6 +81,43 @@ pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Find
     // Each part was taken back, so there is nothing to commit.
     job.commit().await?;
     Ok(findings)
+}
+
+/// A table of the statements that would keep what they write, or a view that may show one: nothing is tried then.
+async fn keeps_writes(job: &mut Job<'_>) -> Result<Option<Finding>, SqlFault> {
+    if !job.has(&calls::WITHOUT_TRANSACTIONS) {
+        return Ok(None);
+    }
+    let found = job.call(&calls::WITHOUT_TRANSACTIONS, &[]).await?;
+    let tables = catalogue::tables(job).await?;
+    let statements = job.statements();
+    let is_used = |name: &str| {
+        let mut calls = CALLS.into_iter();
+        calls.any(|call| mentions(statements.of(call), name))
+    };
+    let is_written =
+        |row: &SqlRow<'_>| is_used(&row.text(0)) && (row.is_null(2) || is_used(&row.text(2)));
+    if let Some(row) = found.iter().find(is_written) {
+        let (name, engine) = (row.text(0), row.text(1));
+        return Ok(Some(Finding::problem(
+            format!(
+                "the table {name} has the engine {engine}, {NO_TRANSACTIONS}: credit could count twice, and the \
+                 statements were not run"
+            ),
+            format!("ALTER TABLE `{name}` ENGINE = InnoDB"),
+        )));
+    }
+    let is_view = |table: &&catalogue::SqlTable| table.is_view && is_used(&table.name);
+    let view = tables.iter().find(is_view).filter(|_| !found.is_empty());
+    Ok(view.map(|view| {
+        Finding::note(
+            format!(
+                "the statements were not run: {} is a view, and may show a table without transactions",
+                view.name
+            ),
+            "see that its tables have the engine InnoDB",
+        )
+    }))
 }
 
 /// Whether a failure is none of the statement's.
@@ -200,8 +241,7 @@ impl StatementTrial<'_, '_> {
         }
         let names = call.columns.split_whitespace().enumerate();
         for (at, name) in names.filter(|(_, name)| NUMBERS.contains(name)) {
-            let is_wrong =
-                |row: super::cells::SqlRow<'_>| !row.is_null(at) && row.number(at).is_none();
+            let is_wrong = |row: SqlRow<'_>| !row.is_null(at) && row.number(at).is_none();
             if rows.iter().any(is_wrong) {
                 let place = at + 1;
                 self.problem(

@@ -13,6 +13,9 @@ const DOWNLOADED: i64 = (1 << 58) + 3;
 /// By which part a total may be off that is not exact, and still be meant as one.
 const NEARLY: u64 = 1000;
 
+/// How many users without totals are tried.
+const FRESH_MAX: usize = 20;
+
 const NEW_NAME: &str = "mika-check";
 /// As long as those that Mika makes.
 const NEW_PASSKEY: &str = "mika-check-mika-check-mika-check";
@@ -34,6 +37,7 @@ impl StatementTrial<'_, '_> {
             let much = SqlRows::of([[id, UPLOADED, DOWNLOADED, 1, 1, 60]].into_iter());
             if self.credits(&calls::CREDIT_USERS, &little).await? {
                 self.credit_much(&little, &much).await?;
+                self.credit_fresh(&users.usable).await?;
             }
         }
         let id = torrents.usable.first().map(|it| i64::from(it.torrent.id.0));
@@ -71,6 +75,30 @@ impl StatementTrial<'_, '_> {
             let after = self.first_users().await?;
             self.compare(&before, &after);
             self.end().await?;
+        }
+        Ok(())
+    }
+
+    /// Credits some users without totals, whose row may be missing in a table of totals.
+    async fn credit_fresh(&mut self, users: &[StoredUser]) -> Result<(), SqlFault> {
+        let call = &calls::CREDIT_USERS;
+        let is_fresh = |it: &&StoredUser| it.totals.uploaded == 0 && it.totals.downloaded == 0;
+        for user in users.iter().skip(1).filter(is_fresh).take(FRESH_MAX) {
+            let id = user.user.id.0;
+            let row = SqlRows::of([[i64::from(id), 1, 1, 1, 1, 1]].into_iter());
+            let written = self.part(call, Given::Rows(&row)).await?;
+            let is_one = self.job.statements().of(call).len() == 1;
+            if is_one && written.is_some_and(|result| result.changed == 0) {
+                let place = self.job.place(call);
+                self.note(Finding::problem(
+                    format!(
+                        "the statement {place} changes no row for the user {id}, who has no totals yet: credit would \
+                         be lost"
+                    ),
+                    "let it insert the row if it is missing: INSERT … ON CONFLICT, or ON DUPLICATE KEY UPDATE",
+                ));
+                break;
+            }
         }
         Ok(())
     }
@@ -126,10 +154,22 @@ impl StatementTrial<'_, '_> {
         for (name, column, more, added) in
             [("uploaded", 5, more.0, up), ("downloaded", 6, more.1, down)]
         {
+            let total = if column == 5 {
+                is.totals.uploaded
+            } else {
+                is.totals.downloaded
+            };
             if row(before, column) && row(after, column) {
                 self.problem(call, format!(
                     "leaves {name} of the user {id} NULL: write COALESCE({name}, 0) + …, or give the column a default"
                 ));
+            } else if total == added {
+                self.problem(
+                    call,
+                    format!(
+                        "sets {name} to what is credited: it has to add that, {name} = {name} + …"
+                    ),
+                );
             } else if more != added && more.abs_diff(added) < added / NEARLY {
                 self.problem(call, format!(
                     "adds {added} to {name}, and {more} arrive: the column has no type for whole numbers of 64 bits"
