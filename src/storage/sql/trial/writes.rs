@@ -35,16 +35,22 @@ impl StatementTrial<'_, '_> {
             let id = i64::from(user.user.id.0);
             let little = SqlRows::of([[id, 1, 1, 1, 1, 1]].into_iter());
             let much = SqlRows::of([[id, UPLOADED, DOWNLOADED, 1, 1, 60]].into_iter());
-            if self.credits(&calls::CREDIT_USERS, &little).await? {
+            if let Some(changed) = self.credits(&calls::CREDIT_USERS, &little).await? {
                 self.credit_much(&little, &much).await?;
-                self.credit_fresh(&users.usable).await?;
+                if changed > 0 {
+                    self.credit_fresh(&users.usable).await?;
+                }
             }
         }
         let id = torrents.usable.first().map(|it| i64::from(it.torrent.id.0));
         if let Some(id) = id {
             let little = SqlRows::of([[id, 1, 1, 1, 1, 1, 1]].into_iter());
             let much = SqlRows::of([[id, UPLOADED, DOWNLOADED, 1, 1, 1, 1]].into_iter());
-            if self.credits(&calls::CREDIT_TORRENTS, &little).await? {
+            if self
+                .credits(&calls::CREDIT_TORRENTS, &little)
+                .await?
+                .is_some()
+            {
                 self.part(&calls::CREDIT_TORRENTS, Given::Rows(&much))
                     .await?;
             }
@@ -103,10 +109,14 @@ impl StatementTrial<'_, '_> {
         Ok(())
     }
 
-    /// Whether a row of credit can be written; notes a statement for users that changes nothing.
-    async fn credits(&mut self, call: &'static Call, row: &SqlRows) -> Result<bool, SqlFault> {
+    /// How many rows a row of credit changes, none if it fails; notes a statement for users that changes nothing.
+    async fn credits(
+        &mut self,
+        call: &'static Call,
+        row: &SqlRows,
+    ) -> Result<Option<u64>, SqlFault> {
         let Some(result) = self.part(call, Given::Rows(row)).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         let is_one = self.job.statements().of(call).len() == 1;
         if is_one && result.changed == 0 && call.name == calls::CREDIT_USERS.name {
@@ -117,7 +127,7 @@ impl StatementTrial<'_, '_> {
                 "if your users have totals, credit would be lost: see its WHERE or its join",
             ));
         }
-        Ok(true)
+        Ok(Some(result.changed))
     }
 
     /// What the statement `users` gave before and after the first user was credited.
