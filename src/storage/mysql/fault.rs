@@ -34,6 +34,7 @@ const TOO_MANY_CONNECTIONS: u16 = 1040;
 const ACCESS_DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 3118, 4151];
 const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
+const AMBIGUOUS_COLUMN: u16 = 1052;
 const SHUTDOWN: u16 = 1053;
 /// Galera: the node is not in the primary component of its cluster, or not ready yet.
 const NOT_READY: u16 = 1047;
@@ -381,7 +382,9 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
         UNKNOWN_DATABASE => broken(format!(
             "{place}: {text}: create it, or name another in storage.url"
         )),
-        UNKNOWN_TABLE | UNKNOWN_COLUMN => broken(format!("{place}: {text}{at}: {remedy}")),
+        UNKNOWN_TABLE | UNKNOWN_COLUMN | AMBIGUOUS_COLUMN => {
+            broken(format!("{place}: {text}{at}: {remedy}"))
+        }
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
         NO_DEFAULT => broken(format!(
@@ -447,8 +450,8 @@ pub(super) fn is_denial(error: &ServerError) -> bool {
 
 /// What a statement lacks: the server's text if it names tables and columns.
 fn lack(error: &ServerError) -> String {
-    let is_named =
-        [UNKNOWN_TABLE, UNKNOWN_COLUMN, SYNTAX].contains(&error.code) || is_denial(error);
+    let is_named = [UNKNOWN_TABLE, UNKNOWN_COLUMN, AMBIGUOUS_COLUMN, SYNTAX].contains(&error.code)
+        || is_denial(error);
     if is_named {
         return error.message.trim_end_matches('.').to_owned();
     }
