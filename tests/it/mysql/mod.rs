@@ -13,7 +13,7 @@ mod identity;
 mod obstacles;
 mod programs;
 mod schemas;
-mod setups;
+pub mod setups;
 mod sites;
 
 use std::collections::BTreeMap;

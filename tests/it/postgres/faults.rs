@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use mika::storage::{CreditRules, StorageError};
+use mika::storage::migrate::POSTGRES;
+use mika::storage::{CreditRules, Storage, StorageError};
 use tokio::time::{sleep, timeout};
 
 use super::{Fixture, open, problems, try_open};
+use crate::harness::now;
 use crate::harness::postgres::{Postgres, Session};
 use crate::mysql::batch;
 
@@ -24,6 +26,133 @@ fn url_errors_do_not_show_the_password() {
         let error = try_open(url, &[]).err().expect(url).to_string();
         assert!(!error.contains("hun") && !error.contains("ter2"), "{error}");
     }
+}
+
+fn is_away(error: &StorageError) -> bool {
+    matches!(error, StorageError::Away(_))
+}
+
+async fn apply(storage: &dyn Storage, number: u64) -> Result<(), StorageError> {
+    let rules = CreditRules::default();
+    let applied = storage.apply(&[batch(number, 0..10)], &rules).await;
+    applied.map(drop)
+}
+
+/// Waits until a node waits for a lock.
+async fn waits_for_a_lock(fixture: &Fixture) {
+    let waits = async || {
+        while fixture.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") != "1" {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(WAITS, waits()).await.expect("the node waits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_with_the_site_is_retried() {
+    // The server ends the transaction that looks for deadlocks first.
+    let it = Fixture::with(&["deadlock_timeout=2s"]).await;
+    let mut site = Session::open(&it.server, "mika");
+    site.run("SET deadlock_timeout = '60s'; BEGIN; UPDATE users SET username = 'x' WHERE id = 8;");
+    let storage = it.storage.clone();
+    let applied = tokio::spawn(async move { apply(&*storage, 1).await });
+    waits_for_a_lock(&it).await;
+    // The driver has torrent 3 by then.
+    site.run("UPDATE torrents SET release_name = 'x' WHERE id = 3; COMMIT;");
+    applied.await.unwrap().unwrap();
+    assert!(it.server.log().contains("deadlock detected"));
+    assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (5, 5));
+    assert_eq!(it.storage.last_applied("a").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_lock_of_the_site_is_waited_for_and_then_reported() {
+    let it = Fixture::new().await;
+    let mut site = Session::open(&it.server, "mika");
+    site.run("BEGIN; UPDATE users SET username = 'x' WHERE id = 8;");
+    let error = apply(&*it.storage, 1).await.unwrap_err();
+    let text = error.to_string();
+    assert!(is_away(&error) && text.contains("locked"), "{text}");
+    assert!(text.contains("credit_users"), "{text}");
+    let users = it.storage.users(None, 10).await.unwrap();
+    assert_eq!(users.rows.len(), 2, "readers go on");
+    site.run("ROLLBACK;");
+    apply(&*it.storage, 1).await.unwrap();
+    assert_eq!(it.uploaded(8).await, 5);
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_reconnected_to() {
+    let mut it = Fixture::new().await;
+    for number in 1..=4 {
+        apply(&*it.storage, number).await.unwrap();
+        if number % 2 == 0 {
+            it.server.stop();
+        } else {
+            it.server.kill9();
+        }
+        let error = it.storage.last_applied("a").await.unwrap_err();
+        assert!(is_away(&error), "{error}");
+        it.server.restart();
+        assert_eq!(it.storage.last_applied("a").await.unwrap(), number);
+    }
+    assert_eq!(it.uploaded(7).await, 20);
+}
+
+#[tokio::test]
+async fn a_silent_server_times_out() {
+    let it = Fixture::new().await;
+    apply(&*it.storage, 1).await.unwrap();
+    it.server.pause();
+    let start = now();
+    let (read, write) = tokio::join!(it.storage.users(None, 10), apply(&*it.storage, 2));
+    let took = start.elapsed();
+    it.server.resume();
+    assert!(took < Duration::from_secs(25), "{took:?}");
+    let (read, write) = (read.unwrap_err(), write.unwrap_err());
+    assert!(
+        is_away(&read) && read.to_string().contains("did not answer"),
+        "{read}"
+    );
+    assert!(is_away(&write), "{write}");
+    apply(&*it.storage, 2).await.unwrap();
+    assert_eq!(it.uploaded(7).await, 10);
+}
+
+#[tokio::test]
+async fn a_server_without_room_is_away() {
+    let options = ["max_connections=10", "superuser_reserved_connections=3"];
+    let it = Fixture::with(&options).await;
+    it.sql("CREATE ROLE site LOGIN");
+    let other = open(&it.server.url("mika").replace("//mika@", "//site@"));
+    // The driver has one connection; the site takes the others. An administrator has three beyond these.
+    it.storage.last_applied("a").await.unwrap();
+    let clients = [(); 6].map(|()| {
+        let mut client = Session::open(&it.server, "mika");
+        client.run("SELECT 1;");
+        client
+    });
+    let error = other.last_applied("a").await.unwrap_err();
+    assert!(is_away(&error), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("too many connections"), "{text}");
+    it.storage.last_applied("a").await.unwrap();
+    drop(clients);
+}
+
+#[tokio::test]
+async fn concurrent_migrations_exclude_each_other() {
+    let server = Postgres::start();
+    let url = server.database("mika");
+    let several = [(); 4].map(|()| {
+        let storage = open(&url);
+        tokio::spawn(async move { storage.migrate().await.unwrap().len() })
+    });
+    let mut applied = 0;
+    for one in several {
+        applied += one.await.unwrap();
+    }
+    assert_eq!(applied, POSTGRES.len());
 }
 
 #[tokio::test]
@@ -105,12 +234,7 @@ async fn a_node_whose_new_peers_others_insert_one_by_one_gets_its_turn() {
     });
     for mut other in others {
         // It waits for one of them after the other, unless it excludes them.
-        let waits = async || {
-            while it.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") != "1" {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(WAITS, waits()).await.expect("the node waits");
+        waits_for_a_lock(&it).await;
         other.run("COMMIT;");
     }
     apply.await.unwrap().unwrap();

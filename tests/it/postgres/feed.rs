@@ -107,6 +107,21 @@ async fn changed_totals_are_not_in_the_feed() {
 }
 
 #[tokio::test]
+async fn followers_too_far_behind_get_an_error() {
+    let it = Fixture::new().await;
+    it.sql("INSERT INTO mika_feed (kind, key) SELECT 'user', 7 FROM generate_series(1, 120000)");
+    it.sql("UPDATE mika_feed SET noted_at = noted_at - interval '10 seconds'");
+    for _ in 0..10 {
+        it.storage.prune(0, 10).await.unwrap();
+    }
+    assert_eq!(it.sql("SELECT COUNT(*) FROM mika_feed"), "100000");
+    let lost = it.storage.feed(FeedPosition(0), 10).await.unwrap();
+    assert!(matches!(lost, Feed::Lost));
+    let newest = it.storage.feed_position().await.unwrap();
+    assert_eq!(feed(&it, newest).await, (vec![], newest));
+}
+
+#[tokio::test]
 async fn peers_are_deleted_with_their_user_and_torrent() {
     let it = Fixture::new().await;
     let peers = async || it.storage.peers(0, None, 100).await.unwrap().rows.len();

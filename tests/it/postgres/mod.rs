@@ -3,10 +3,12 @@
 
 mod batter;
 mod contract;
+mod durability;
 mod faults;
 mod feed;
 mod listen;
 mod programs;
+mod setups;
 mod tls;
 
 use std::collections::BTreeMap;
