@@ -18,6 +18,7 @@ use super::settings;
 use super::values::{ColumnKind, PostgresValue};
 use super::{feed, refused};
 use crate::storage::StorageError;
+use crate::storage::sql::calls::Call;
 use crate::storage::sql::cells::{Cell, SqlRows};
 use crate::storage::sql::database::{HashForm, SqlFault, SqlSession, Use};
 use crate::storage::sql::statements::{Piece, Statement};
@@ -59,7 +60,7 @@ enum Stage {
     Transaction,
     /// A transaction that can be taken back to a savepoint.
     Savepoint,
-    /// A transaction that was rolled back: nothing more is done.
+    /// A transaction that was rolled back: nothing more is written.
     Over,
 }
 
@@ -160,7 +161,7 @@ impl<'a> PostgresSession<'a> {
         params: &[(&'static str, Cell<'_>)],
         tail: &str,
     ) -> Result<SqlRows, PostgresFault> {
-        self.must_go_on()?;
+        self.must_go_on(statement.call)?;
         let (sql, names) = with_params(statement, tail);
         let prepared = self.prepare(&sql).await?;
         let is_lookup = !statement.call.columns.is_empty();
@@ -186,7 +187,7 @@ impl<'a> PostgresSession<'a> {
         columns: &str,
         rows: &SqlRows,
     ) -> Result<SqlRows, PostgresFault> {
-        self.must_go_on()?;
+        self.must_go_on(statement.call)?;
         let sql = self.with_rows(statement, columns)?;
         let prepared = self.prepare(&sql).await?;
         let mut found = cells::rows_of(&prepared);
@@ -251,10 +252,11 @@ impl<'a> PostgresSession<'a> {
         Ok(())
     }
 
-    /// Nothing may be done outside a transaction that is over.
-    fn must_go_on(&self) -> Result<(), PostgresFault> {
+    /// Nothing may be done outside a transaction that is over. What explains its failure may be looked up.
+    fn must_go_on(&self, call: &Call) -> Result<(), PostgresFault> {
+        let is_own_lookup = call.own && !call.columns.is_empty();
         match self.stage {
-            Stage::Over => Err(PostgresFault::broken(
+            Stage::Over if !is_own_lookup => Err(PostgresFault::broken(
                 "a transaction was rolled back before its end",
             )),
             _ => Ok(()),
@@ -492,7 +494,7 @@ fn part(rows: &SqlRows, start: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::sql::calls::{Call, TORRENTS_OF_HASHES, USERS};
+    use crate::storage::sql::calls::{TORRENTS_OF_HASHES, USERS};
     use crate::storage::sql::place::StatementPlace;
     use crate::storage::sql::statements::split;
 

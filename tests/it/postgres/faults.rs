@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mika::storage::migrate::POSTGRES;
 use mika::storage::{CreditRules, Storage, StorageError};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::{Fixture, open, problems, try_open};
@@ -48,7 +49,7 @@ async fn waits_for_a_lock(fixture: &Fixture) {
     timeout(WAITS, waits()).await.expect("the node waits");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_deadlock_with_the_site_is_retried() {
     // The server ends the transaction that looks for deadlocks first.
     let it = Fixture::with(&["deadlock_timeout=2s"]).await;
@@ -58,8 +59,10 @@ async fn a_deadlock_with_the_site_is_retried() {
     let applied = tokio::spawn(async move { apply(&*storage, 1).await });
     waits_for_a_lock(&it).await;
     // The driver has torrent 3 by then.
-    site.run("UPDATE torrents SET release_name = 'x' WHERE id = 3; COMMIT;");
+    let wants = "UPDATE torrents SET release_name = 'x' WHERE id = 3; COMMIT;";
+    let site = spawn_blocking(move || site.run(wants));
     applied.await.unwrap().unwrap();
+    site.await.unwrap();
     assert!(it.server.log().contains("deadlock detected"));
     assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (5, 5));
     assert_eq!(it.storage.last_applied("a").await.unwrap(), 1);
