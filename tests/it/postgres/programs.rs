@@ -262,6 +262,8 @@ fn the_api_answers_for_values_and_never_with_500() {
     for row in [299, 699] {
         assert_eq!(result["results"][row]["status"], "invalid");
     }
+    let refused = api.post("/api/user/1", &json!({ "name": name(700) }));
+    assert_eq!(refused.status, 400, "{}", refused.text());
     let client = |prefix: &str| json!({ "prefix": prefix, "client": "" });
     assert_eq!(api.post("/api/whitelist", &client("-lt0D60-")).status, 201);
     let refused = api.post("/api/whitelist", &client("-LT0D60-"));

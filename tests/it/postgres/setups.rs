@@ -1,7 +1,7 @@
 //! Databases that are set up the wrong way, as sites have them: nothing is written wrongly, and nothing is
 //! skipped silently.
 
-use mika::base::ids::{InfoHash, TorrentId, UserId};
+use mika::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use mika::registry::ClientPrefix;
 use mika::storage::{Feed, NewUser, Severity, StorageError, UserPatch};
 
@@ -53,6 +53,49 @@ async fn old_defaults_change_nothing() {
         panic!("lost");
     };
     assert_eq!(changes.len(), 1);
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_fit_is_refused() {
+    let it = Fixture::new().await;
+    let storage = &*it.storage;
+    it.sql(
+        "ALTER TABLE users ALTER passkey TYPE varchar(20), ALTER username TYPE varchar(8);
+         ALTER TABLE whitelist ALTER peer_id TYPE varchar(8)",
+    );
+    let found = problems(storage).await.join("\n");
+    assert!(
+        found.contains("`passkey` of `users` holds 20 characters"),
+        "{found}"
+    );
+    let long: Passkey = "0123456789abcdefghijklmnopqrstuv".parse().unwrap();
+    let passkey = UserPatch {
+        passkey: Some(long.clone()),
+        ..UserPatch::default()
+    };
+    let username = UserPatch {
+        username: Some("a long name".into()),
+        ..UserPatch::default()
+    };
+    for (patch, column, limit, has) in [(passkey, "passkey", 20, 32), (username, "username", 8, 11)]
+    {
+        let error = storage.update_user(UserId(7), &patch).await.unwrap_err();
+        let text =
+            format!("the column `{column}` of `users` holds {limit} characters, this has {has}");
+        assert!(
+            matches!(&error, StorageError::Invalid(found) if *found == text),
+            "{error:?}"
+        );
+    }
+    let added = storage.add_user(&user("nine", long.expose())).await;
+    let text = added.unwrap_err().to_string();
+    assert!(text.contains("holds 20 characters, this has 32"), "{text}");
+    let clients = [client("-qB4"), client("-TR4050-abcdefghijkl")];
+    let text = storage.add_clients(&clients).await.unwrap_err().to_string();
+    assert!(text.contains("`peer_id`") && text.contains("20"), "{text}");
+    assert_eq!(it.sql("SELECT COUNT(*) FROM whitelist"), "0");
+    let user = it.sql("SELECT passkey, username FROM users WHERE id = 7");
+    assert_eq!(user, "passkey-7\tseven");
 }
 
 #[tokio::test]
