@@ -2,11 +2,15 @@
 //! This file holds what these tests share.
 
 mod batter;
+mod columns;
 mod contract;
+mod drift;
 mod faults;
 mod feed;
+mod identity;
 mod listen;
 mod programs;
+mod sites;
 mod tls;
 
 use std::collections::BTreeMap;
