@@ -9,6 +9,7 @@ mod faults;
 mod feed;
 mod identity;
 mod listen;
+mod obstacles;
 mod programs;
 mod sites;
 mod tls;
