@@ -58,6 +58,10 @@ pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<St
         }
     }
     let is_new = statuses.first().is_some_and(|status| !status.applied);
+    if is_new && is_followed {
+        // Before an index on a table of another program fails.
+        lacking_columns(job, &triggers::expected(&schema.migrations[..1])).await?;
+    }
     let pending = schema.migrations.iter().zip(statuses);
     let pending: Vec<&Migration> = pending
         .filter_map(|(migration, status)| (!status.applied).then_some(migration))
@@ -139,9 +143,7 @@ async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>
     if found.misplaced.is_empty() {
         return Ok(Vec::new());
     }
-    for trigger in &expected {
-        lacking_column(job, trigger).await?;
-    }
+    lacking_columns(job, &expected).await?;
     let all: Vec<String> = schema
         .migrations
         .iter()
@@ -199,18 +201,20 @@ async fn drop_trigger(
 
 /// An error if a table lacks a column that its trigger names: it is another program's. Some databases would create the
 /// trigger, and then refuse the changes of that program.
-async fn lacking_column(job: &mut Job<'_>, trigger: &Trigger) -> Result<(), SqlFault> {
-    let there = column_names(job, &trigger.table).await?;
-    let is_there = |name: &str| there.iter().any(|found| found.eq_ignore_ascii_case(name));
-    let lacking = trigger.columns().find(|name| !is_there(name));
-    match lacking.filter(|_| !there.is_empty()) {
-        Some(column) => Err(SqlFault::broken(format!(
-            "{}: the table `{}` is there and has other columns than Mika's (no `{column}`): {NOT_OURS}",
-            job.session().place(),
-            trigger.table
-        ))),
-        None => Ok(()),
+async fn lacking_columns(job: &mut Job<'_>, triggers: &[Trigger]) -> Result<(), SqlFault> {
+    for trigger in triggers {
+        let there = column_names(job, &trigger.table).await?;
+        let is_there = |name: &str| there.iter().any(|found| found.eq_ignore_ascii_case(name));
+        let lacking = trigger.columns().find(|name| !is_there(name));
+        if let Some(column) = lacking.filter(|_| !there.is_empty()) {
+            return Err(SqlFault::broken(format!(
+                "{}: the table `{}` is there and has other columns than Mika's (no `{column}`): {NOT_OURS}",
+                job.session().place(),
+                trigger.table
+            )));
+        }
     }
+    Ok(())
 }
 
 /// Runs a statement; the fault says what to grant, or which table is missing.

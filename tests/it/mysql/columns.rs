@@ -99,7 +99,7 @@ async fn refused_snatches_do_not_stop_others() {
 }
 
 /// A hash with special bytes: quotes, blanks at the end, all of 0x80 to 0x9f by turns.
-fn hash(start: u8) -> InfoHash {
+pub fn hash(start: u8) -> InfoHash {
     let mut bytes: [u8; 20] = std::array::from_fn(|at| start.wrapping_add(13 * at as u8));
     bytes[19] = b' ';
     InfoHash(bytes)

@@ -1,6 +1,6 @@
 //! The identity of a database, however it is reached and whatever happened to it.
 
-use mika::storage::{Severity, StorageError};
+use mika::storage::{Severity, Storage, StorageError};
 
 use super::{Fixture, SITE_2015, open};
 use crate::harness::mariadb::MariaDb;
@@ -35,28 +35,33 @@ async fn each_database_has_its_own_identity() {
 #[tokio::test]
 async fn a_missing_identity_is_reported_and_created() {
     let it = Fixture::new().await;
-    let id = it.storage.identity().await.unwrap();
+    lose_the_identity(&*it.storage, |sql| it.sql(sql)).await;
+}
+
+/// Loses the identity of a database in every way.
+pub async fn lose_the_identity(storage: &dyn Storage, run: impl Fn(&str) -> String) {
+    let id = storage.identity().await.unwrap();
     for (sql, hint) in [
         ("UPDATE mika_identity SET id = 'a/b'", "delete that row"),
         ("DELETE FROM mika_identity", "run mika-manage migrate"),
         ("DROP TABLE mika_identity", "run mika-manage migrate"),
     ] {
-        it.sql(sql);
-        let error = it.storage.identity().await.unwrap_err();
+        run(sql);
+        let error = storage.identity().await.unwrap_err();
         assert!(matches!(error, StorageError::Broken(_)), "{error:?}");
         assert!(error.to_string().contains(hint), "{sql}: {error}");
-        let findings = it.storage.check().await.unwrap();
+        let findings = storage.check().await.unwrap();
         let said = findings
             .iter()
             .any(|it| it.severity == Severity::Problem && it.problem.contains("mika_identity"));
         assert!(said, "{sql}: {findings:?}");
     }
-    assert_eq!(it.storage.migrate().await.unwrap(), ["identity"]);
-    assert_ne!(it.storage.identity().await.unwrap(), id);
+    assert_eq!(storage.migrate().await.unwrap(), ["identity"]);
+    assert_ne!(storage.identity().await.unwrap(), id);
     // The one from before.
-    it.sql("DROP TABLE mika_identity; DELETE FROM mika_migrations WHERE name = '0003_identity'");
-    let error = it.storage.identity().await.unwrap_err().to_string();
+    run("DROP TABLE mika_identity; DELETE FROM mika_migrations WHERE name = '0003_identity'");
+    let error = storage.identity().await.unwrap_err().to_string();
     assert!(error.contains("run mika-manage migrate"), "{error}");
-    assert_eq!(it.storage.migrate().await.unwrap(), ["0003_identity"]);
-    assert_eq!(it.storage.identity().await.unwrap().len(), 32);
+    assert_eq!(storage.migrate().await.unwrap(), ["0003_identity"]);
+    assert_eq!(storage.identity().await.unwrap().len(), 32);
 }

@@ -1,7 +1,7 @@
 //! MySQL and MariaDB as storage: the contract, and what only a real server can do to it.
 //! This file holds what these tests share.
 
-mod columns;
+pub mod columns;
 mod contract;
 mod drift;
 mod durability;
@@ -9,12 +9,12 @@ mod faults;
 mod feed;
 mod galera;
 mod hosts;
-mod identity;
+pub mod identity;
 mod obstacles;
 mod programs;
 mod schemas;
 pub mod setups;
-mod sites;
+pub mod sites;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -262,6 +262,12 @@ async fn the_check_reports_what_is_missing() {
 #[tokio::test]
 async fn an_older_record_does_not_replace_a_newer_one() {
     let it = Fixture::new().await;
+    apply_an_older_record_last(&*it.storage).await;
+    assert_eq!(it.uploaded(7).await, 2, "both are credited");
+}
+
+/// Applies two records of a peer, the older one last; the newer one stays.
+pub async fn apply_an_older_record_last(storage: &dyn Storage) {
     let mut second = (*batch(1, 0..1)).clone();
     second.journal = "b".into();
     let Change::Peer(change) = &mut second.changes[0] else {
@@ -270,32 +276,30 @@ async fn an_older_record_does_not_replace_a_newer_one() {
     change.record.last_announce -= 60;
     change.record.announces -= 1;
     change.record.base_up = 5;
-    it.storage
-        .apply(&[batch(1, 0..1)], &CreditRules::default())
-        .await
-        .unwrap();
-    it.storage
-        .apply(&[Arc::new(second)], &CreditRules::default())
-        .await
-        .unwrap();
-    let peers = it.storage.peers(0, None, 10).await.unwrap().rows;
+    let rules = CreditRules::default();
+    storage.apply(&[batch(1, 0..1)], &rules).await.unwrap();
+    storage.apply(&[Arc::new(second)], &rules).await.unwrap();
+    let peers = storage.peers(0, None, 10).await.unwrap().rows;
     assert_eq!(peers[0].record, super::record());
-    assert_eq!(it.uploaded(7).await, 2, "both are credited");
 }
 
-/// Rows that an earlier version wrote have their bases only.
 #[tokio::test]
 async fn a_row_of_an_earlier_version_is_settled_against_by_its_base() {
     let it = Fixture::new().await;
+    settle_against_a_base(&*it.storage, |sql| it.sql(sql)).await;
+    assert_eq!(it.uploaded(7).await, 1 + 500);
+}
+
+/// Rows that an earlier version wrote have their bases only. The same 500 bytes are reported twice.
+pub async fn settle_against_a_base(storage: &dyn Storage, run: impl Fn(&str) -> String) {
     let rules = CreditRules::default();
-    it.storage.apply(&[batch(1, 0..1)], &rules).await.unwrap();
-    it.sql("UPDATE peers SET sessions = NULL");
+    storage.apply(&[batch(1, 0..1)], &rules).await.unwrap();
+    run("UPDATE peers SET sessions = NULL");
     for number in [2, 3] {
         let mut next = (*batch(number, 0..1)).clone();
         report(&mut next, 500);
-        it.storage.apply(&[Arc::new(next)], &rules).await.unwrap();
+        storage.apply(&[Arc::new(next)], &rules).await.unwrap();
     }
-    assert_eq!(it.uploaded(7).await, 1 + 500);
 }
 
 /// Makes it the next reports of its peers: `more` bytes above their bases, seven seconds later.

@@ -2,13 +2,18 @@
 //! This file holds what these tests share.
 
 mod batter;
+mod columns;
 mod contract;
+mod drift;
 mod durability;
 mod faults;
 mod feed;
+mod identity;
 mod listen;
+mod obstacles;
 mod programs;
 mod setups;
+mod sites;
 mod tls;
 
 use std::collections::BTreeMap;

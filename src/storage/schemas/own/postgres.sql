@@ -274,10 +274,10 @@ WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) AND a.attnum > 0
 ORDER BY c.relname, a.attnum
 
 -- name: id_sequence
--- What this account lacks to take ids for :table from their sequence.
+-- What this account lacks to take ids for :table from their sequence. A table that is missing is no error here.
 SELECT 'USAGE, UPDATE on the sequence ' || ids.sequence
 FROM (
-    SELECT pg_get_serial_sequence(:table, 'id') AS sequence FROM pg_attribute
+    SELECT pg_get_serial_sequence(attrelid::regclass::text, 'id') AS sequence FROM pg_attribute
     WHERE attrelid = to_regclass(:table) AND attname = 'id'
 ) AS ids
 WHERE NOT (has_sequence_privilege(ids.sequence, 'USAGE') AND has_sequence_privilege(ids.sequence, 'UPDATE'))
