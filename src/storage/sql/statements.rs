@@ -211,15 +211,17 @@ impl Statements {
 
 /// Whether the words of these statements include that table or column.
 pub fn mentions(statements: &[Statement], name: &str) -> bool {
+    let mut pieces = statements.iter().flat_map(|statement| &statement.pieces);
+    pieces.any(|piece| match piece {
+        Piece::Text(text) => has_word(text, name),
+        Piece::Param(_) | Piece::Rows | Piece::Values => false,
+    })
+}
+
+/// Whether SQL has that name as a word.
+pub fn has_word(sql: &str, name: &str) -> bool {
     let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
-    let mut words = statements
-        .iter()
-        .flat_map(|statement| &statement.pieces)
-        .filter_map(|piece| match piece {
-            Piece::Text(text) => Some(text.as_str()),
-            Piece::Param(_) | Piece::Rows | Piece::Values => None,
-        })
-        .flat_map(|text| text.split(|char| !is_part(char)));
+    let mut words = sql.split(|char| !is_part(char));
     words.any(|word| word.eq_ignore_ascii_case(name))
 }
 

@@ -370,6 +370,16 @@ fn nothing_is_run_on_tables_without_transactions() {
             assert_eq!(rows(&site), before);
         }
     }
+    let log = "CREATE TABLE log (member INTEGER) ENGINE = MyISAM;
+        CREATE TRIGGER members_log AFTER UPDATE ON members FOR EACH ROW INSERT INTO log VALUES (NEW.id);";
+    let site = server.site("logged", &format!("{TABLES} {log}"), &server.schema());
+    let (is_right, said) = site.says(&["schema", "test", "site.sql"]);
+    assert!(
+        !is_right
+            && said.contains("the table log has the engine MyISAM, which has no transactions"),
+        "{said}"
+    );
+    assert_eq!(site.sql("SELECT count(*) FROM log"), "0");
 }
 
 /// As docs/schemas.md says.

@@ -17,6 +17,14 @@ use crate::storage::sql::triggers::{self, Trigger};
 pub(in crate::storage) const NO_FEED: &str = "set storage.statements.feed to \"\" in the config; changes are \
     then followed at a restart or reload only";
 
+/// What findings say of an engine whose tables keep what was written although it is taken back.
+pub(in crate::storage::sql) const NO_TRANSACTIONS: &str = "which has no transactions";
+
+/// The remedy for such a table.
+pub(in crate::storage::sql) fn to_innodb(table: &str) -> String {
+    format!("ALTER TABLE `{table}` ENGINE = InnoDB")
+}
+
 /// Implements [`crate::storage::Storage::inspect`].
 pub(in crate::storage::sql) async fn inspect(
     job: &mut Job<'_>,
@@ -65,8 +73,8 @@ fn is_unsafe(job: &Job<'_>, schema: &Schema, table: &SqlTable) -> Option<Finding
     let name = &table.name;
     let (flaw, hint) = match &table.engine {
         Some(engine) => (
-            format!("has the engine {engine}, which has no transactions"),
-            format!("ALTER TABLE `{name}` ENGINE = InnoDB"),
+            format!("has the engine {engine}, {NO_TRANSACTIONS}"),
+            to_innodb(name),
         ),
         None if table.is_unlogged => (
             "is unlogged, so that a crash empties it".into(),

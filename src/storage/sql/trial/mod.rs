@@ -11,13 +11,11 @@ use super::calls::{self, CALLS, Call};
 use super::catalogue;
 use super::cells::{Cell, SqlRow, SqlRows};
 use super::check::failing;
+use super::check::inspect::{NO_TRANSACTIONS, to_innodb};
 use super::database::{FaultKind, SqlFault};
 use super::job::Job;
-use super::statements::{Statements, mentions};
+use super::statements::{Statements, has_word, mentions};
 use crate::storage::{Finding, Severity, StorageError, StoredTorrent, StoredUser};
-
-/// How findings begin that say why tables could keep what was written: nothing is tried then.
-const NO_TRANSACTIONS: &str = "which has no transactions";
 
 /// Names of columns that are numbers, and 0 where they can't be read.
 const NUMBERS: &[&str] = &[
@@ -83,17 +81,20 @@ pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Find
     Ok(findings)
 }
 
-/// A table of the statements that would keep what they write, or a view that may show one: nothing is tried then.
+/// A table that the statements or the triggers behind them name and that would keep what they write, or a view that
+/// may show one: nothing is tried then.
 async fn keeps_writes(job: &mut Job<'_>) -> Result<Option<Finding>, SqlFault> {
     if !job.has(&calls::WITHOUT_TRANSACTIONS) {
         return Ok(None);
     }
     let found = job.call(&calls::WITHOUT_TRANSACTIONS, &[]).await?;
     let tables = catalogue::tables(job).await?;
+    let triggers = catalogue::triggers(job).await?;
     let statements = job.statements();
     let is_used = |name: &str| {
         let mut calls = CALLS.into_iter();
         calls.any(|call| mentions(statements.of(call), name))
+            || triggers.iter().any(|trigger| has_word(&trigger.body, name))
     };
     let is_written =
         |row: &SqlRow<'_>| is_used(&row.text(0)) && (row.is_null(2) || is_used(&row.text(2)));
@@ -104,7 +105,7 @@ async fn keeps_writes(job: &mut Job<'_>) -> Result<Option<Finding>, SqlFault> {
                 "the table {name} has the engine {engine}, {NO_TRANSACTIONS}: credit could count twice, and the \
                  statements were not run"
             ),
-            format!("ALTER TABLE `{name}` ENGINE = InnoDB"),
+            to_innodb(&name),
         )));
     }
     let is_view = |table: &&catalogue::SqlTable| table.is_view && is_used(&table.name);
