@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::harness::database::{Database, SiteDatabase};
 use crate::harness::galera::{Galera, NODES};
-use crate::harness::http::get;
 use crate::harness::load::{self, Stage, USERS_PER_THREAD, report};
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -82,12 +81,7 @@ fn endure(database: Database, config: &Value, variable: &str, default: u64) -> S
         }
         stage.is_answered();
     });
-    assert_eq!(site.mika.stop(), 0);
-    // If the database has only just come back, the rest is left to the next start.
-    site.mika.run();
-    // It accepts at once, and answers when it is ready.
-    get(site.mika.http(), "/");
-    assert_eq!(site.mika.stop(), 0);
+    site.stop_with_all_applied();
     report(&stage, &expected);
     site.compare(&expected);
     site.mika.log()

@@ -8,7 +8,6 @@ use fastrand::Rng;
 use serde_json::json;
 
 use crate::harness::database::Database;
-use crate::harness::http::get;
 use crate::harness::load::{self, Stage, USERS_PER_THREAD, report};
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -61,12 +60,7 @@ fn endure(database: Database, persistence: &[&str], variable: &str, default: u64
     let expected = load::run(&stage, threads, seed, || {
         kill_again_and_again(&mut site, &stage, kills, &mut Rng::with_seed(seed));
     });
-    assert_eq!(site.mika.stop(), 0);
-    // If the database has only just come back, the rest is left to the next start.
-    site.mika.run();
-    // It accepts at once, and answers when it is ready.
-    get(site.mika.http(), "/");
-    assert_eq!(site.mika.stop(), 0);
+    site.stop_with_all_applied();
     report(&stage, &expected);
     site.compare(&expected);
 }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::database::{Database, SiteDatabase};
+use super::http::get;
 use super::load::{Ledger, TORRENTS, info_hash, multipliers, passkey};
 use super::mariadb::MariaDb;
 use super::net::Host;
@@ -203,6 +204,16 @@ impl Site {
                 "torrent {torrent} in storage and cache: {found:?}"
             );
         }
+    }
+
+    /// Stops the daemon when the database has everything.
+    pub fn stop_with_all_applied(&mut self) {
+        assert_eq!(self.mika.stop(), 0);
+        // If the database has only just come back, the rest is left to the next start.
+        self.mika.run();
+        // It accepts at once, and answers when it is ready.
+        get(self.mika.http(), "/");
+        assert_eq!(self.mika.stop(), 0);
     }
 
     /// Compares the database with what was announced.

@@ -1,4 +1,4 @@
-//! Hears of changes at once: a connection of its own LISTENs to what the trigger of `mika_feed` sends.
+//! Notices changes at once: a connection of its own LISTENs to what the trigger of `mika_feed` sends.
 //!
 //! A notification is only a hint that the feed has more. While the connection is lost, the feed is read as often as
 //! where nobody tells of changes.
@@ -53,7 +53,7 @@ async fn run(dial: PostgresDial, changed: Arc<Notify>) {
                 }
                 is_failing = false;
                 delays = Backoff::new(RETRY_FIRST, RETRY_MAX);
-                hear(&conn, &changed).await;
+                forward(&conn, &changed).await;
             }
             Err(fault) if !is_failing => {
                 let error = fault.explain(dial.place(), ANSWER_TIMEOUT);
@@ -69,21 +69,14 @@ async fn run(dial: PostgresDial, changed: Arc<Notify>) {
 /// A connection that listens.
 async fn listen(dial: &PostgresDial) -> Result<PostgresConn, PostgresFault> {
     let conn = dial.connect().await?;
-    match timeout(
-        ANSWER_TIMEOUT,
-        conn.client.batch_execute("LISTEN mika_feed"),
-    )
-    .await
-    {
-        Ok(done) => done?,
-        Err(_) => return Err(PostgresFault::Late),
-    }
+    let listening = conn.client.batch_execute("LISTEN mika_feed");
+    timeout(ANSWER_TIMEOUT, listening).await??;
     Ok(conn)
 }
 
-/// Passes on what the connection hears, until it is lost.
-async fn hear(conn: &PostgresConn, changed: &Notify) {
-    // What was committed before was not heard.
+/// Forwards notifications until the connection is lost.
+async fn forward(conn: &PostgresConn, changed: &Notify) {
+    // There was no notification of what was committed before.
     changed.notify_one();
     while !conn.client.is_closed() {
         if timeout(PING_PERIOD, conn.heard.notified()).await.is_ok() {

@@ -4,8 +4,8 @@
 use mika::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use mika::registry::ClientPrefix;
 use mika::storage::{
-    Feed, Find, Finding, NewTorrent, NewUser, Severity, Storage, StorageError, StoredUser, UserKey,
-    UserPatch,
+    Feed, FeedPosition, Find, Finding, NewTorrent, NewUser, Severity, Storage, StorageError,
+    StoredUser, UserKey, UserPatch,
 };
 
 use super::{Fixture, SITE_2015, open};
@@ -283,33 +283,67 @@ async fn characters_that_the_column_lacks_find_no_rows() {
     assert_eq!(server.sql("SELECT COUNT(*) FROM site.users"), "1");
 }
 
-#[tokio::test]
-async fn a_case_insensitive_key_refuses_the_second_prefix() {
-    let it = Fixture::new().await;
-    it.sql("ALTER TABLE whitelist MODIFY peer_id VARCHAR(20) COLLATE utf8mb4_general_ci NOT NULL");
+/// In a whitelist whose key takes no second prefix that differs in case only.
+pub async fn refuse_the_second_prefix(storage: &dyn Storage) {
     let lower = ClientPrefix {
         name: "lower".into(),
         ..client("-lt0D60-")
     };
-    it.storage
+    storage
         .add_clients(std::slice::from_ref(&lower))
         .await
         .unwrap();
-    let error = it
-        .storage
-        .add_clients(&[client("-qB"), client("-LT0D60-")])
-        .await
-        .unwrap_err();
+    let both = [client("-qB"), client("-LT0D60-")];
+    let error = storage.add_clients(&both).await.unwrap_err();
     assert!(matches!(error, StorageError::Duplicate(_)), "{error:?}");
     assert!(
         error.to_string().contains("-LT0D60-") && error.to_string().contains("peer_id"),
         "{error}"
     );
-    assert_eq!(it.storage.whitelist().await.unwrap(), [lower]);
+    assert_eq!(storage.whitelist().await.unwrap(), [lower]);
+}
+
+#[tokio::test]
+async fn a_case_insensitive_key_refuses_the_second_prefix() {
+    let it = Fixture::new().await;
+    it.sql("ALTER TABLE whitelist MODIFY peer_id VARCHAR(20) COLLATE utf8mb4_general_ci NOT NULL");
+    refuse_the_second_prefix(&*it.storage).await;
     let notes = notes(&*it.storage).await;
     assert!(
         notes[0].contains("ALTER TABLE `whitelist` MODIFY `peer_id` VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"),
         "{notes:?}"
+    );
+}
+
+/// Of the users 1, 2 and 7, and of the torrents 1, 2 and 3, the last is finished.
+pub async fn count_unfinished(storage: &dyn Storage) {
+    let users = storage.users(None, 1).await.unwrap();
+    let counts = (users.rows.len(), users.unfinished, users.bad.len());
+    assert_eq!(counts, (1, 2, 0));
+    let torrents = storage.torrents(None, 10).await.unwrap();
+    let counts = (torrents.rows.len(), torrents.unfinished, torrents.bad.len());
+    assert_eq!(counts, (1, 2, 0));
+    assert_eq!(torrents.rows[0].torrent.id, TorrentId(3));
+    assert_eq!(storage.user(UserId(1)).await.unwrap(), None);
+    let notes = notes(storage).await;
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(
+        notes[0].starts_with("2 users have no passkey yet")
+            && notes[1].starts_with("2 torrents have no info hash yet"),
+        "{notes:?}"
+    );
+}
+
+/// After `position` the site has given the user 1 a passkey, and the user 2 one that can't be used.
+pub async fn follow_the_finished(storage: &dyn Storage, position: FeedPosition) {
+    let Feed::Changes(changes, _) = storage.feed(position, 10).await.unwrap() else {
+        panic!("lost");
+    };
+    assert_eq!(changes.len(), 2);
+    let found = problem(storage).await;
+    assert!(
+        found.contains("users: 1 row can't be used: 2 (its passkey"),
+        "{found}"
     );
 }
 
@@ -325,38 +359,13 @@ async fn unfinished_rows_are_counted_and_not_a_problem() {
     ));
     let storage = open(&url, "mika-2015");
     storage.migrate().await.unwrap();
-    let users = storage.users(None, 1).await.unwrap();
-    assert_eq!(
-        (users.rows.len(), users.unfinished, users.bad.len()),
-        (1, 2, 0)
-    );
-    let torrents = storage.torrents(None, 10).await.unwrap();
-    assert_eq!(
-        (torrents.rows.len(), torrents.unfinished, torrents.bad.len()),
-        (1, 2, 0)
-    );
-    assert_eq!(storage.user(UserId(1)).await.unwrap(), None);
     let error = storage.add_user(&user("seven", "passkey-8")).await;
     assert!(error.is_ok(), "names need not be unique: {error:?}");
-    let notes = notes(&*storage).await;
-    assert_eq!(notes.len(), 2, "{notes:?}");
-    assert!(
-        notes[0].starts_with("2 users have no passkey yet")
-            && notes[1].starts_with("2 torrents have no info hash yet"),
-        "{notes:?}"
-    );
+    count_unfinished(&*storage).await;
     // Once the site has written it, it takes effect.
     let position = storage.feed_position().await.unwrap();
     server.sql("UPDATE site.users SET passkey = 'passkey-1' WHERE id = 1; UPDATE site.users SET passkey = 'bad!' WHERE id = 2");
-    let Feed::Changes(changes, _) = storage.feed(position, 10).await.unwrap() else {
-        panic!("lost");
-    };
-    assert_eq!(changes.len(), 2);
-    let found = problem(&*storage).await;
-    assert!(
-        found.contains("users: 1 row can't be used: 2 (its passkey"),
-        "{found}"
-    );
+    follow_the_finished(&*storage, position).await;
     assert_eq!(storage.torrent(InfoHash([0; 20])).await.unwrap(), None);
     assert_eq!(
         storage.torrents(None, 10).await.unwrap().rows[0].torrent.id,
@@ -364,17 +373,8 @@ async fn unfinished_rows_are_counted_and_not_a_problem() {
     );
 }
 
-#[tokio::test]
-async fn blanks_around_a_prefix_are_trimmed() {
-    let server = MariaDb::start();
-    let url = server.database("site");
-    server.sql(&format!(
-        "USE site; {SITE_2015}
-         INSERT INTO xbt_client_whitelist VALUES ('-TR30-\r\n', 'x'), (' -qB4', 'y'), ('-UT\t', 'z'),
-             (CONCAT('-DE', CHAR(0xa0)), 'nbsp'), ('-UT', 'exact'), ('  ', 'nobody')"
-    ));
-    let storage = open(&url, "mika-2015");
-    storage.migrate().await.unwrap();
+/// In a whitelist of `-DE`, `-TR30-` and `-qB4` with blanks around them, `-UT` with and without, and blanks alone.
+pub async fn trim_blanks(storage: &dyn Storage) {
     let clients = storage.whitelist().await.unwrap();
     let prefixes: Vec<&str> = clients.iter().map(|it| it.prefix.as_str()).collect();
     assert_eq!(prefixes, ["-DE", "-TR30-", "-UT", "-qB4"]);
@@ -388,6 +388,20 @@ async fn blanks_around_a_prefix_are_trimmed() {
     storage.remove_client("-TR30-").await.unwrap();
     storage.remove_client("-UT").await.unwrap();
     assert_eq!(storage.whitelist().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn blanks_around_a_prefix_are_trimmed() {
+    let server = MariaDb::start();
+    let url = server.database("site");
+    server.sql(&format!(
+        "USE site; {SITE_2015}
+         INSERT INTO xbt_client_whitelist VALUES ('-TR30-\r\n', 'x'), (' -qB4', 'y'), ('-UT\t', 'z'),
+             (CONCAT('-DE', CHAR(0xa0)), 'nbsp'), ('-UT', 'exact'), ('  ', 'nobody')"
+    ));
+    let storage = open(&url, "mika-2015");
+    storage.migrate().await.unwrap();
+    trim_blanks(&*storage).await;
     assert_eq!(
         server.sql("SELECT COUNT(*) FROM site.xbt_client_whitelist"),
         "3"

@@ -1,13 +1,15 @@
 //! Databases that are set up the wrong way, as sites have them: nothing is written wrongly, and nothing is
 //! skipped silently.
 
-use mika::base::ids::{InfoHash, Passkey, TorrentId, UserId};
-use mika::registry::ClientPrefix;
-use mika::storage::{Feed, NewUser, Severity, StorageError, UserPatch};
+use mika::base::ids::{InfoHash, Passkey, UserId};
+use mika::storage::{Feed, NewUser, StorageError, UserPatch};
 
 use super::{Fixture, open};
 use crate::harness::postgres::Postgres;
-use crate::mysql::setups::{client, named, notes, problem, problems, those, torrent, user};
+use crate::mysql::setups::{
+    client, count_unfinished, follow_the_finished, named, problems, refuse_the_second_prefix,
+    torrent, trim_blanks, user,
+};
 
 /// What an administrator of long ago has set for all connections.
 const OLD_DEFAULTS: [&str; 9] = [
@@ -162,26 +164,7 @@ async fn characters_that_the_database_lacks_find_no_rows() {
 async fn a_case_insensitive_key_refuses_the_second_prefix() {
     let it = Fixture::new().await;
     it.sql("CREATE UNIQUE INDEX one_case ON whitelist (lower(peer_id))");
-    let lower = ClientPrefix {
-        name: "lower".into(),
-        ..client("-lt0D60-")
-    };
-    it.storage
-        .add_clients(std::slice::from_ref(&lower))
-        .await
-        .unwrap();
-    let error = it
-        .storage
-        .add_clients(&[client("-qB"), client("-LT0D60-")])
-        .await
-        .unwrap_err();
-    assert!(matches!(error, StorageError::Duplicate(_)), "{error:?}");
-    let text = error.to_string();
-    assert!(
-        text.contains("-LT0D60-") && text.contains("peer_id"),
-        "{text}"
-    );
-    assert_eq!(it.storage.whitelist().await.unwrap(), [lower]);
+    refuse_the_second_prefix(&*it.storage).await;
 }
 
 #[tokio::test]
@@ -194,35 +177,13 @@ async fn unfinished_rows_are_counted_and_not_a_problem() {
              VALUES (1, ''), (2, NULL), (3, decode(repeat('61', 20), 'hex'))",
     );
     let storage = &*it.storage;
-    let users = storage.users(None, 1).await.unwrap();
-    let counts = (users.rows.len(), users.unfinished, users.bad.len());
-    assert_eq!(counts, (1, 2, 0));
-    let torrents = storage.torrents(None, 10).await.unwrap();
-    let counts = (torrents.rows.len(), torrents.unfinished, torrents.bad.len());
-    assert_eq!(counts, (1, 2, 0));
-    assert_eq!(torrents.rows[0].torrent.id, TorrentId(3));
-    assert_eq!(storage.user(UserId(1)).await.unwrap(), None);
-    let notes = notes(storage).await;
-    assert_eq!(notes.len(), 2, "{notes:?}");
-    assert!(
-        notes[0].starts_with("2 users have no passkey yet")
-            && notes[1].starts_with("2 torrents have no info hash yet"),
-        "{notes:?}"
-    );
+    count_unfinished(storage).await;
     // Once the site has written it, it takes effect.
     let position = storage.feed_position().await.unwrap();
     it.sql(
         "UPDATE users SET passkey = 'passkey-1' WHERE id = 1; UPDATE users SET passkey = 'bad!' WHERE id = 2",
     );
-    let Feed::Changes(changes, _) = storage.feed(position, 10).await.unwrap() else {
-        panic!("lost");
-    };
-    assert_eq!(changes.len(), 2);
-    let found = problem(storage).await;
-    assert!(
-        found.contains("users: 1 row can't be used: 2 (its passkey"),
-        "{found}"
-    );
+    follow_the_finished(storage, position).await;
 }
 
 #[tokio::test]
@@ -232,18 +193,6 @@ async fn blanks_around_a_prefix_are_trimmed() {
         "INSERT INTO whitelist VALUES (E'-TR30-\\r\\n', 'x'), (' -qB4', 'y'), (E'-UT\\t', 'z'),
              ('-DE' || chr(160), 'nbsp'), ('-UT', 'exact'), ('  ', 'nobody')",
     );
-    let clients = it.storage.whitelist().await.unwrap();
-    let prefixes: Vec<&str> = clients.iter().map(|it| it.prefix.as_str()).collect();
-    assert_eq!(prefixes, ["-DE", "-TR30-", "-UT", "-qB4"]);
-    assert_eq!(clients[2].name, "exact");
-    let findings = it.storage.check().await.unwrap();
-    let notes = those(&findings, Severity::Note).join("\n");
-    assert!(
-        notes.contains("4 prefixes have blanks") && notes.contains(r#""-TR30-\r\n""#),
-        "{notes}"
-    );
-    it.storage.remove_client("-TR30-").await.unwrap();
-    it.storage.remove_client("-UT").await.unwrap();
-    assert_eq!(it.storage.whitelist().await.unwrap().len(), 2);
+    trim_blanks(&*it.storage).await;
     assert_eq!(it.sql("SELECT COUNT(*) FROM whitelist"), "3");
 }
