@@ -14,6 +14,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::base::shell;
 use crate::config::{self, Drivers};
+use crate::node::handover::{Inherited, Program};
 use crate::node::{self, Options};
 
 /// Exit code for invalid arguments (clap's own) and for an invalid config.
@@ -29,6 +30,7 @@ Examples:
 Signals:
   SIGUSR2, SIGHUP    reload config, users, torrents, whitelist and TLS files, reopen the log file;
                      clients are not interrupted
+  SIGUSR1            restart in place, also to a new version: no announce is lost or refused
   SIGTERM, SIGINT    finish requests in flight, save everything, exit
 
 Exit codes:
@@ -72,7 +74,8 @@ struct Arguments {
 
 /// Runs the daemon with the arguments of the process, its name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> ExitCode {
-    let arguments = Arguments::parse_from(with_two_dashes(arguments.into_iter()));
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = Arguments::parse_from(with_two_dashes(given.iter().cloned()));
     if arguments.man {
         return match manual() {
             Ok(page) => show(&page),
@@ -82,6 +85,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> 
     if let Some(shell) = arguments.completions {
         return show(&shell::completions(Arguments::command(), shell));
     }
+    // Before anything is opened, which could get the number of an inherited descriptor.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&error, 1),
+    };
+    let program = match Program::current(given) {
+        Ok(program) => program,
+        Err(error) => return fail(&error.into(), 1),
+    };
     let loaded = match config::load(arguments.config.as_deref()) {
         Ok(loaded) => loaded,
         Err(error) => return fail(&error.into(), BAD_CONFIG),
@@ -95,6 +107,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> 
         config_path: arguments.config,
         procs: arguments.procs.map_or_else(default_procs, usize::from),
         no_wait: arguments.no_wait,
+        program,
     };
     if let Err(error) = node::check(&options, drivers) {
         return fail(&error.context(source), BAD_CONFIG);
@@ -106,8 +119,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, drivers: &Drivers) -> 
         println!("{source}: ok");
         return ExitCode::SUCCESS;
     }
-    match node::run(options, drivers) {
-        Ok(()) => ExitCode::SUCCESS,
+    match node::run(options, inherited, drivers) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(successor)) => fail(&successor.execute(), 1),
         Err(error) => fail(&error, 1),
     }
 }

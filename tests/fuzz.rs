@@ -57,6 +57,11 @@ fn private_announces() {
 }
 
 #[test]
+fn proxy_header() {
+    run("proxy_header");
+}
+
+#[test]
 fn public_announces() {
     run("public_announces");
 }

@@ -11,6 +11,7 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod driver;
+mod heartbeat;
 mod marks;
 mod memory;
 pub mod owner;
@@ -26,6 +27,7 @@ use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, 
 use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser};
 
 pub use driver::{Cache, CacheUpkeep};
+pub use heartbeat::{NodeReport, STOPPED, host_of, time_of};
 pub use marks::{Mark, Mirrored};
 
 /// Why a call to the cache failed.
@@ -40,15 +42,6 @@ pub enum CacheError {
     /// The server was restarted or replaced: it may have lost acknowledged data.
     #[error("the cache was restarted")]
     Restarted(Generation),
-}
-
-/// The heartbeat of a node that has shut down cleanly: what storage lacks of its journal is in its spill
-/// file.
-pub const STOPPED: &str = "stopped";
-
-/// The time in a heartbeat by the clock of the node's host (Unix time); none if it has none.
-pub fn time_of(sign: &str) -> Option<i64> {
-    sign.split(' ').nth(5)?.parse().ok()
 }
 
 /// A number that grows whenever the server is replaced, restarted or emptied, as far as a connection

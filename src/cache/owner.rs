@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Cache, CacheError, KeySet, Rows, STOPPED, Write};
+use super::{Cache, CacheError, KeySet, Rows, STOPPED, Write, host_of};
 use crate::change::journals::{is_later, node_of};
 
 /// How long nodes are watched for heartbeats, which come once a second.
@@ -116,7 +116,7 @@ pub async fn running(cache: &dyn Cache) -> Result<Option<(String, String)>, Cach
     let now = cache.nodes().await?;
     let is_new = |it: &&(String, String)| it.1 != STOPPED && !before.contains(it);
     Ok(now.iter().find(is_new).map(|(journal, sign)| {
-        let host = sign.split(' ').next().unwrap_or_default();
+        let host = host_of(sign);
         (node_of(journal).to_owned(), host.to_owned())
     }))
 }

@@ -163,6 +163,9 @@ fn warnings(config: &Config) -> Vec<String> {
     if config.http.trusted_proxies.is_empty() && !config.http.forwarded_header.is_empty() {
         warnings.push("http.forwarded_header: has no effect without http.trusted_proxies".into());
     }
+    if config.http.trusted_proxies.is_empty() && config.http.proxy_protocol {
+        warnings.push("http.proxy_protocol: has no effect without http.trusted_proxies".into());
+    }
     warnings.extend(proxy_warnings(&config.http.trusted_proxies));
     if let Some(warning) = cache::url_warning(&config.cache.driver, &config.cache.url) {
         warnings.push(format!("cache.url: {warning}"));

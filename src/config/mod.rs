@@ -59,6 +59,8 @@ pub struct HttpSection {
     /// Proxies trusted to name the client.
     #[serde(deserialize_with = "networks::deserialize")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
     /// The header with the client's address; empty for `X-Forwarded-For` or `Forwarded`.
     pub forwarded_header: String,
     /// If set, `listen` serves HTTPS.
@@ -171,6 +173,7 @@ impl Default for HttpSection {
         Self {
             listen: everywhere(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             forwarded_header: String::new(),
             tls: None,
             max_connections: 16_384,

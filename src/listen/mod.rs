@@ -11,6 +11,22 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+/// What the listeners do. It only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenState {
+    /// They accept and answer.
+    Open,
+    /// The same, but each reply closes its connection: then few are left to be closed while idle.
+    Closing,
+    /// Nothing is accepted; requests in flight are finished, and idle connections closed.
+    Draining,
+    /// Nothing is accepted; replies in flight are finished. Everything else is left to the next process:
+    /// connections, and packets, which are read and kept.
+    HandingOver,
+    /// Packets are not read any more either.
+    HandedOver,
+}
+
 /// Connections that the kernel queues for a listener.
 const BACKLOG: i32 = 4096;
 

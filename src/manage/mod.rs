@@ -88,6 +88,7 @@ Examples:
   mika-manage torrents import /srv/torrents     add every .torrent file below a folder
   mika-manage whitelist add -TR Transmission    allow a client by the beginning of its peer ids
   mika-manage check                             find problems, with hints
+  mika-manage nodes                             the nodes that share a Redis
   mika-manage top                               live figures of the running tracker
   mika-manage --json users show alice           JSON for programs"
 )]
@@ -124,6 +125,21 @@ Examples:
     /// List and change the clients that may announce
     #[command(subcommand)]
     Whitelist(whitelist::WhitelistCommand),
+    /// List the nodes that share the cache; forget one that is gone
+    #[command(after_help = "\
+It watches heartbeats for some seconds. LAG is how many batches of the others a node has not followed
+yet, BACKLOG how many of its own storage does not have, CLOCK by how much its host's clock is ahead of
+the cache's, within a second. `silent` is a node that was killed, paused or cut off from the cache;
+`gone` is one that only storage knows.
+
+Storage keeps the number of each node's last batch forever, so that no batch counts twice. `forget`
+removes it: only for a node that never comes back and whose spill file (journal.spill) is gone, too.
+
+Examples:
+  mika-manage nodes
+  mika-manage --json nodes
+  mika-manage nodes forget old-tracker")]
+    Nodes(nodes::Nodes),
     /// List unusable records and invalid totals; with -d clean them up
     #[command(after_help = "\
 In the cache: keys of older versions; users, passkeys, torrents and swarms that storage no longer has;
@@ -287,6 +303,9 @@ async fn dispatch(cli: Cli, drivers: &Drivers, printer: &mut Printer) -> Result<
         }
         Command::Cleanup(arguments) => {
             cleanup::run(&arguments, &site(path, drivers, printer).await?, printer).await
+        }
+        Command::Nodes(arguments) => {
+            nodes::run(arguments, &site(path, drivers, printer).await?, printer).await
         }
         Command::Wipetorstats(arguments) => {
             let site = site(path, drivers, printer).await?;

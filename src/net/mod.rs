@@ -1,5 +1,7 @@
-//! What the listeners for clients and the API share: TLS, connection limits, and what the host provides.
+//! What the listeners for clients and the API share: TLS, connection limits, inherited sockets, and what the
+//! host provides.
 
+pub mod descriptors;
 pub mod host;
 pub mod pem;
 pub mod permits;

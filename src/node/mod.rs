@@ -7,6 +7,7 @@ pub mod bare;
 mod clocks;
 mod core;
 mod forget;
+pub mod handover;
 mod health;
 mod load;
 mod reload;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -42,7 +44,9 @@ use crate::telemetry::notify;
 use crate::tracker::Tracker;
 
 use self::clocks::Clocks;
-use self::running::Running;
+use self::handover::{Inherited, Program, Successor};
+use self::running::{Ending, Running};
+use self::serve::Early;
 use self::shared::NodeProcess;
 use self::sockets::Sockets;
 use self::start::ProcessContext;
@@ -56,6 +60,8 @@ pub struct Options {
     pub procs: usize,
     /// Fail at once if cache or storage can't be reached, instead of waiting for them.
     pub no_wait: bool,
+    /// What a restart in place executes.
+    pub program: Program,
 }
 
 /// The parts of a running node.
@@ -92,6 +98,8 @@ struct Signals {
     interrupt: Signal,
     user: Signal,
     hangup: Signal,
+    /// Restart in place.
+    restart: Signal,
 }
 
 /// Checks what the config names: drivers, and the files of TLS.
@@ -107,17 +115,18 @@ pub fn check(options: &Options, drivers: &Drivers) -> Result<()> {
     Ok(())
 }
 
-/// Runs a tracker until a signal stops it.
+/// Runs a tracker until a signal stops it, on sockets that it has inherited or opens. Returns the program to
+/// execute in its place, if it was asked to restart.
 ///
 /// # Errors
 /// What keeps it from starting, or what could not be saved at the end.
-pub fn run(options: Options, drivers: &Drivers) -> Result<()> {
+pub fn run(options: Options, inherited: Inherited, drivers: &Drivers) -> Result<Option<Successor>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("can't start the runtime")?;
     let has_file = !options.config.config.log.file.as_os_str().is_empty();
-    let ended = runtime.block_on(run_until_signal(options, drivers));
+    let ended = runtime.block_on(run_until_signal(options, inherited, drivers));
     if let Err(error) = &ended {
         let error = format!("{error:#}");
         notify::status(&error);
@@ -129,7 +138,11 @@ pub fn run(options: Options, drivers: &Drivers) -> Result<()> {
     ended
 }
 
-async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
+async fn run_until_signal(
+    options: Options,
+    mut inherited: Inherited,
+    drivers: &Drivers,
+) -> Result<Option<Successor>> {
     let config = &options.config.config;
     let log = log::init(&config.log)?;
     settings::warn(&options.config);
@@ -138,9 +151,9 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %options.config.source, "starting");
     settings::raise_file_limit(config.http.max_connections);
     // Bound before anything is loaded: a port in use fails the start at once.
-    let sockets = tokio::select! {
-        sockets = Sockets::open(&options) => sockets?,
-        () = signals.stop() => return Ok(()),
+    let (mut sockets, readers) = tokio::select! {
+        opened = Sockets::open(&options, &mut inherited) => opened?,
+        () = signals.stop() => return Ok(None),
     };
     let certificates = Certificates::load(config)?;
 
@@ -153,12 +166,27 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
     };
     let Some(ready) = ready else {
         tracing::info!("stopped before it was ready");
-        return Ok(());
+        return Ok(None);
     };
     let cache = stores.1;
+    let program = options.program.clone();
+    sockets.early = Early {
+        connections: inherited.connections,
+        spools: readers.finish(),
+    };
     let mut running = Running::start(options, drivers, cache, sockets, certificates, log, ready)?;
-    let served = running.serve(signals).await?;
-    let left = running.stop().await?;
+    let served = running.serve(&mut signals).await?;
+    let left = match served {
+        Ok(Ending::Restart) => {
+            let (left, legacy) = running.hand_over().await?;
+            // A stop that was asked for meanwhile counts.
+            if signals.stop().now_or_never().is_none() {
+                return Ok(Some(legacy.leave_to(program)?));
+            }
+            left
+        }
+        _ => running.stop().await?,
+    };
     if left.changes == 0 {
         tracing::info!("stopped, storage has everything");
     } else {
@@ -169,7 +197,7 @@ async fn run_until_signal(options: Options, drivers: &Drivers) -> Result<()> {
              next start"
         );
     }
-    served
+    served.map(|_| None)
 }
 
 /// Resolves when the channel has `true`, or its sender is gone.
@@ -238,6 +266,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             user: signal(SignalKind::user_defined2())?,
             hangup: signal(SignalKind::hangup())?,
+            restart: signal(SignalKind::user_defined1())?,
         })
     }
 

@@ -12,9 +12,10 @@ use crate::config::Drivers;
 use crate::journal::Remaining;
 use crate::node::api::ApiListener;
 use crate::node::core::{Core, Ended};
+use crate::node::handover::Legacy;
 use crate::node::reload::Reloader;
 use crate::node::serve::Workers;
-use crate::node::sockets::Sockets;
+use crate::node::sockets::{KeptSockets, Sockets};
 use crate::node::start::Ready;
 use crate::node::{Certificates, Options, Signals, upkeep, watchdog};
 use crate::telemetry::{log, notify};
@@ -24,8 +25,17 @@ pub(super) struct Running {
     core: Core,
     api: Option<ApiListener>,
     workers: Workers,
+    kept: KeptSockets,
     watchdog: JoinHandle<()>,
     reloader: Reloader,
+}
+
+/// What a signal asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Stop,
+    /// A restart in place.
+    Restart,
 }
 
 impl Running {
@@ -46,6 +56,7 @@ impl Running {
             1 => "serving 1 listener".to_owned(),
             listeners => format!("serving {listeners} listeners"),
         };
+        let kept = sockets.keep()?;
         let (sockets, listeners) = sockets.split();
         let shared = cache.as_ref();
         let api = ApiListener::start(&config, listeners, &node, shared, follower, &certificates)?;
@@ -73,18 +84,19 @@ impl Running {
             core,
             api,
             workers,
+            kept,
             watchdog,
             reloader,
         })
     }
 
-    /// Serves until a stop signal, or until something ends that must not, which the inner error names.
+    /// Serves until a signal to stop or to restart, or until something ends that must not, which the inner error names.
     ///
     /// # Errors
     /// The journal has ended: nothing can be saved any more, so an ordered stop makes no sense.
-    pub async fn serve(&mut self, signals: Signals) -> Result<Result<()>> {
+    pub async fn serve(&mut self, signals: &mut Signals) -> Result<Result<Ending>> {
         Ok(tokio::select! {
-            served = wait_for_stop(&self.workers, &mut self.reloader, signals) => served,
+            served = wait_for_end(&self.workers, &mut self.reloader, signals) => served,
             ended = self.core.ended() => match ended {
                 Ended::Journal => return Err(anyhow!("the journal ended early")),
                 Ended::Helper => Err(anyhow!("a helper task ended early")),
@@ -97,6 +109,7 @@ impl Running {
     pub async fn stop(mut self) -> Result<Remaining> {
         notify::stopping("stopping: answering what is in flight, saving the rest");
         self.watchdog.abort(); // workers that end don't beat any more
+        drop(self.kept);
         let saved = notify::extending_timeout(async {
             if let Some(api) = &mut self.api {
                 api.stop().await;
@@ -108,18 +121,58 @@ impl Running {
         self.core.leave().await;
         Ok(left)
     }
+
+    /// Stops in order, for a restart in place: requests in flight are answered, and everything is saved. All
+    /// others wait for the next process. Returns what storage lacks then, and what the next process gets.
+    ///
+    /// # Errors
+    /// What could not be saved.
+    pub async fn hand_over(mut self) -> Result<(Remaining, Legacy)> {
+        notify::reloading("restarting in place: saving everything");
+        self.watchdog.abort();
+        let saved = notify::extending_timeout(async {
+            if let Some(api) = &mut self.api {
+                api.stop().await;
+            }
+            self.workers.hand_over().await;
+            let saved = self.core.save().await;
+            self.core.leave().await;
+            saved
+        });
+        let left = saved.await?;
+        let (spools, connections) = self.workers.finish().await;
+        let mut legacy = self.kept.leave(spools);
+        legacy.connections = connections;
+        tracing::info!(
+            connections = legacy.connections.len(),
+            packets = legacy.packets(),
+            "restarting in place"
+        );
+        Ok((left, legacy))
+    }
 }
 
-/// Waits for a signal to stop, or for a worker that can't go on; meanwhile reloads as signals ask.
-async fn wait_for_stop(
+/// Waits for a signal to stop or to restart, or for a worker that can't go on; meanwhile reloads as signals
+/// ask.
+async fn wait_for_end(
     workers: &Workers,
     reloader: &mut Reloader,
-    mut signals: Signals,
-) -> Result<()> {
+    signals: &mut Signals,
+) -> Result<Ending> {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
+            _ = signals.restart.recv() => {
+                match reloader.options.program.check().await {
+                    Ok(()) => return Ok(Ending::Restart),
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::error!(error, "not restarted; going on as before");
+                    }
+                }
+                continue;
+            }
             _ = signals.user.recv() => {}
             _ = signals.hangup.recv() => {}
             () = workers.failed() => return Err(anyhow!("a worker thread ended early")),
@@ -131,5 +184,5 @@ async fn wait_for_stop(
         }
     }
     tracing::info!("stopping");
-    Ok(())
+    Ok(Ending::Stop)
 }

@@ -33,6 +33,7 @@ pub(super) fn udp(config: &Config) -> UdpSettings {
 pub(super) fn http(config: &Config) -> HttpSettings {
     HttpSettings {
         trusted_proxies: config.http.trusted_proxies.clone(),
+        proxy_protocol: config.http.proxy_protocol,
         forwarded_header: ForwardedHeader::named(&config.http.forwarded_header),
         warned: Arc::default(),
         ack_timeout: config.journal.ack_timeout,

@@ -1,6 +1,7 @@
 //! The listening sockets: opened before anything is loaded, so that a port in use fails the start at
-//! once.
+//! once. Those that were inherited are used as they are.
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
@@ -9,11 +10,13 @@ use anyhow::{Result, anyhow};
 
 use crate::config::{Config, Mode};
 use crate::listen;
-use crate::listen::udp;
+use crate::listen::udp::{self, Spool};
 use crate::net::host::families::{counterpart, family, is_missing};
 use crate::net::host::ports::{Holder, OutgoingPorts, Transport, holder};
 use crate::node::Options;
 use crate::node::api::is_wanted as is_api_wanted;
+use crate::node::handover::{EarlyReaders, Inherited, Legacy};
+use crate::node::serve::Early;
 
 /// How long to wait before each further try for a port that a connection of this host holds: some
 /// three seconds in all.
@@ -25,7 +28,14 @@ pub(super) struct Sockets {
     pub http: Vec<Vec<TcpListener>>,
     /// One for each UDP thread.
     pub udp: Vec<UdpSocket>,
+    pub early: Early,
     api: Vec<TcpListener>,
+}
+
+/// Copies of all sockets, by which these stay open for the next process.
+pub(super) struct KeptSockets {
+    listeners: Vec<TcpListener>,
+    udp: Vec<UdpSocket>,
 }
 
 /// The list of addresses that a key of the config holds.
@@ -39,29 +49,79 @@ struct Listen<'a> {
 // === impl Sockets ===
 
 impl Sockets {
-    /// Opens the addresses of the config, for each worker.
+    /// Opens the addresses of the config, for each worker, unless they are inherited. Packets that arrive at
+    /// inherited sockets are read from now on.
     ///
     /// # Errors
     /// Names the address that can't be bound, why, and what to do.
-    pub async fn open(options: &Options) -> Result<Self> {
+    pub async fn open(
+        options: &Options,
+        inherited: &mut Inherited,
+    ) -> Result<(Self, EarlyReaders)> {
         let config = &options.config.config;
         let workers = options.procs;
+        let inherited = RefCell::new(inherited);
+        let bind_tcp = |address, number| {
+            let found = inherited.borrow_mut().listeners(address);
+            if found.is_empty() {
+                return listen::bind(address, number);
+            }
+            at_least(found, number, TcpListener::try_clone)
+        };
+        let bind_udp = |address| {
+            let found = inherited.borrow_mut().udp(address);
+            if found.is_empty() {
+                let bound = udp::bind(address, workers)?.into_iter();
+                return Ok(bound.map(|socket| (socket, None)).collect());
+            }
+            let found = found.into_iter().map(|(socket, spool)| {
+                udp::prepare(&socket)?;
+                Ok((socket, Some(spool)))
+            });
+            let found = found.collect::<io::Result<Vec<_>>>()?;
+            let copy = |(socket, _): &(UdpSocket, _)| Ok((socket.try_clone()?, None));
+            at_least(found, workers, copy)
+        };
         let mut http: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let listen = Listen::of("http", &config.http.listen);
-        for listeners in listen
-            .open(|address| listen::bind(address, workers))
-            .await?
-        {
-            for (worker, listener) in http.iter_mut().zip(listeners) {
-                worker.push(listener);
+        for listeners in listen.open(|address| bind_tcp(address, workers)).await? {
+            for (number, listener) in listeners.into_iter().enumerate() {
+                http[number % workers].push(listener);
             }
         }
         let listen = Listen::of("udp", &config.udp.listen);
-        let udp = listen.open(|address| udp::bind(address, workers)).await?;
-        Ok(Self {
-            http,
-            udp: udp.into_iter().flatten().collect(),
-            api: open_api(config).await?,
+        let udp = listen.open(bind_udp).await?.into_iter().flatten();
+        let (udp, spools): (Vec<UdpSocket>, Vec<Option<Spool>>) = udp.unzip();
+        let readers = EarlyReaders::start(&udp, spools)?;
+        let api = open_api(config, |address| bind_tcp(address, 1)).await?;
+        inherited.borrow_mut().close_rest();
+        let early = Early::default();
+        Ok((
+            Self {
+                http,
+                udp,
+                early,
+                api,
+            },
+            readers,
+        ))
+    }
+
+    /// Copies of all of them.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn keep(&self) -> io::Result<KeptSockets> {
+        let listeners = self.http.iter().flatten().chain(&self.api);
+        Ok(KeptSockets {
+            listeners: listeners
+                .map(TcpListener::try_clone)
+                .collect::<Result<_, _>>()?,
+            udp: self
+                .udp
+                .iter()
+                .map(UdpSocket::try_clone)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -101,7 +161,10 @@ impl Sockets {
 }
 
 /// An API that the config does not name must not keep a second tracker of this host from starting.
-async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
+async fn open_api(
+    config: &Config,
+    bind: impl Fn(SocketAddr) -> io::Result<Vec<TcpListener>>,
+) -> Result<Vec<TcpListener>> {
     if !is_api_wanted(config) {
         return Ok(Vec::new());
     }
@@ -109,10 +172,7 @@ async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
     if config.api.is_default {
         let mut listeners = Vec::new();
         for &address in &config.api.listen {
-            match listen
-                .bind(address, &|address| listen::bind(address, 1))
-                .await
-            {
+            match listen.bind(address, &bind).await {
                 Ok(bound) => listeners.extend(bound),
                 Err(error) => {
                     tracing::warn!(%address, %error, "no API at this address: it can't be bound");
@@ -121,8 +181,35 @@ async fn open_api(config: &Config) -> Result<Vec<TcpListener>> {
         }
         return Ok(listeners);
     }
-    let opened = listen.open(|address| listen::bind(address, 1)).await?;
+    let opened = listen.open(bind).await?;
     Ok(opened.into_iter().flatten().collect())
+}
+
+/// Adds copies of sockets until there are `number`. Copies share one queue, from which each worker takes what
+/// it can.
+fn at_least<S>(
+    mut sockets: Vec<S>,
+    number: usize,
+    copy: impl Fn(&S) -> io::Result<S>,
+) -> io::Result<Vec<S>> {
+    let own = sockets.len();
+    for at in own..number {
+        sockets.push(copy(&sockets[at % own])?);
+    }
+    Ok(sockets)
+}
+
+// === impl KeptSockets ===
+
+impl KeptSockets {
+    /// For the next process, with what was read from each UDP socket and not answered.
+    pub fn leave(self, spools: Vec<Spool>) -> Legacy {
+        Legacy {
+            listeners: self.listeners,
+            udp: self.udp.into_iter().zip(spools).collect(),
+            connections: Vec::new(),
+        }
+    }
 }
 
 // === impl Listen ===

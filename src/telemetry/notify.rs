@@ -52,8 +52,8 @@ pub fn alive_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
-/// Awaits work that may take long, and extends the manager's timeout while this thread makes
-/// progress.
+/// Awaits work that may take long, and extends the manager's timeout while this thread makes progress. It
+/// also keeps the watchdog quiet, which goes on during a restart in place.
 pub async fn extending_timeout<F: Future>(work: F) -> F::Output {
     tokio::pin!(work);
     let mut ticks = tokio::time::interval(EXTEND_PERIOD);
@@ -62,7 +62,12 @@ pub async fn extending_timeout<F: Future>(work: F) -> F::Output {
     loop {
         tokio::select! {
             output = &mut work => return output,
-            _ = ticks.tick() => send(&[NotifyState::ExtendTimeoutUsec(EXTENSION)]),
+            _ = ticks.tick() => {
+                send(&[NotifyState::ExtendTimeoutUsec(EXTENSION)]);
+                if alive_period().is_some() {
+                    alive();
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod error;
 pub mod forwarded;
 pub mod http;
 mod plus;
+pub mod proxy_header;
 pub mod query;
 pub mod udp;
 

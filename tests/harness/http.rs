@@ -53,7 +53,11 @@ pub fn escape(bytes: &[u8]) -> String {
 
 impl Connection {
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        Self::from_stream(TcpStream::connect_timeout(&address, TIMEOUT)?)
+    }
+
+    /// One that exists already.
+    pub fn from_stream(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;

@@ -17,6 +17,7 @@ pub mod postgres;
 pub mod redis;
 pub mod site;
 pub mod standby;
+pub mod steady;
 pub mod udp;
 
 use std::collections::BTreeSet;

@@ -14,6 +14,7 @@ mod cache_redis;
 mod clients;
 mod daemon;
 mod drivers;
+mod handover;
 mod http;
 mod manage;
 mod metrics;

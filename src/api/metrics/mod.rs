@@ -162,6 +162,7 @@ impl Sources {
         let metrics = &self.metrics;
         let is_up = |up: Option<bool>| up.map(u64::from);
         page.gauge("mika_storage_up", "1 if storage can be reached, else 0.", is_up(metrics.storage.is_up()))?;
+        page.gauge("mika_journals_behind", "Batches of other nodes that this one has not followed yet.", metrics.journals_behind.load(Ordering::Relaxed))?;
         page.gauge("mika_storage_problems", "What is wrong with the triggers, tables and session of the database.", metrics.storage_problems.load(Ordering::Relaxed))?;
         page.counter("mika_storage_failures_total", "Calls to storage that failed.", metrics.storage.failures.get())?;
         page.counter("mika_storage_reconnects_total", "How often storage came back after calls had failed.", metrics.storage.reconnects.get())?;
@@ -182,6 +183,7 @@ impl Sources {
         page.counters("mika_http_connections_evicted_total", "Connections that had to give way to others.", evictions(&metrics.connections_evicted))?;
         page.counters("mika_api_connections_evicted_total", "Connections of the API that had to give way to others.", evictions(&metrics.api_connections_evicted))?;
         page.counter("mika_http_forwarded_missing_total", "Requests of trusted proxies without the header that names the client.", metrics.forwarded_missing.get())?;
+        page.counter("mika_http_proxy_headers_refused_total", "Connections of trusted proxies without a valid PROXY header.", metrics.proxy_headers_refused.get())?;
         page.counter("mika_udp_connects_total", "UDP connects that got an id.", metrics.udp_connects.get())?;
         page.counter("mika_udp_connects_limited_total", "UDP connects left unanswered, because their network had asked too often.", metrics.udp_connects_limited.get())?;
         page.counter("mika_udp_bad_ids_total", "UDP requests with a connection id that is not valid.", metrics.udp_bad_ids.get())?;

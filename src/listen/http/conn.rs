@@ -33,6 +33,17 @@ pub(super) struct HttpConnection {
     pub unsent: Vec<u8>,
 }
 
+/// A connection without TLS on its way from one process to the next, which goes on with it.
+#[derive(Debug)]
+pub struct HandedConnection {
+    pub stream: TcpStream,
+    pub client: IpAddr,
+    /// The beginning of a request that was received.
+    pub pending: Vec<u8>,
+    /// Bytes of a request's body still to be skipped.
+    pub body_left: u64,
+}
+
 /// What a turn did, and what comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TurnOutcome {
@@ -83,6 +94,32 @@ impl HttpConnection {
             body_left: 0,
             unsent: Vec::new(),
         }
+    }
+
+    /// The state of a connection that the process before this one had, and its socket.
+    pub fn resume(handed: HandedConnection) -> (Self, TcpStream) {
+        let connection = Self {
+            client: handed.client,
+            pending: handed.pending,
+            body_left: handed.body_left,
+            unsent: Vec::new(),
+        };
+        (connection, handed.stream)
+    }
+
+    /// For the next process. All replies must have been sent.
+    pub fn hand_over(self, stream: TcpStream) -> HandedConnection {
+        HandedConnection {
+            stream,
+            client: self.client,
+            pending: self.pending,
+            body_left: self.body_left,
+        }
+    }
+
+    /// Whether the client is in the middle of a request.
+    pub fn is_in_request(&self) -> bool {
+        !self.pending.is_empty() || self.body_left > 0
     }
 
     /// Appends received bytes to an incomplete request, if there is one. Returns false if the request

@@ -7,18 +7,22 @@
 mod conn;
 pub mod http1;
 mod listener;
+mod proxied;
 mod respond;
 mod serve;
 mod source;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 
+pub use self::conn::HandedConnection;
 pub use self::serve::serve;
 pub use self::source::Warned;
 use crate::base::clock::Clock;
@@ -26,7 +30,7 @@ use crate::net::permits::Permits;
 use crate::net::tls::Certificate;
 use crate::telemetry::metrics::Metrics;
 use crate::tracker::Tracker;
-use crate::wire::forwarded::ForwardedHeader;
+use crate::wire::forwarded::{ForwardedHeader, is_trusted};
 
 /// Once half of the connection permits are taken, a network's share is one in `SHARES` of them.
 pub const SHARES: usize = 8;
@@ -35,6 +39,8 @@ pub const SHARES: usize = 8;
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
+    /// They are balancers that name the client in a PROXY header, with which each connection begins.
+    pub proxy_protocol: bool,
     /// The header in which they name the client.
     pub forwarded_header: ForwardedHeader,
     /// Which warnings about it were logged since the last reload.
@@ -55,4 +61,25 @@ pub struct HttpService {
     pub permits: Arc<Permits>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    /// Connections that are left to the next process.
+    pub handed: Arc<Mutex<Vec<HandedConnection>>>,
+}
+
+// === impl HttpSettings ===
+
+impl HttpSettings {
+    /// Whether a connection from there begins with a PROXY header.
+    fn is_proxied(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol && is_trusted(peer, &self.trusted_proxies)
+    }
+
+    fn warn_of_bad_header(&self, peer: IpAddr) {
+        if self.warned.about_proxy_header() {
+            tracing::warn!(
+                proxy = %peer,
+                "a trusted proxy sends no valid PROXY header, so its connections are closed: let it send \
+                 one (HAProxy: send-proxy-v2, nginx: proxy_protocol on), or turn http.proxy_protocol off"
+            );
+        }
+    }
 }

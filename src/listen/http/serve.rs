@@ -2,31 +2,44 @@
 //!
 //! Most requests have arrived when their connection is accepted, and are answered at once. A client
 //! that wants nothing more costs no task, no memory and no permit.
+//!
+//! When the next process takes over, connections without TLS that wait for their client go to it as they
+//! are. The state of a TLS session can't be passed on: those are closed, after some seconds in which each
+//! reply has announced that.
 
+use std::future::Future;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
 
 use super::HttpService;
-use super::conn::{HttpConnection, Next, NonBlockingIo, Polled, TurnOutcome, close};
+use super::conn::{
+    HandedConnection, HttpConnection, Next, NonBlockingIo, Polled, TurnOutcome, close,
+};
 use super::http1::{self, RequestHead};
 use super::listener::HttpListener;
+use super::proxied;
 use super::respond::{Responder, Response};
+use crate::listen::ListenState;
 use crate::net::permits::{Permit, Phase, WorkerPermits};
 use crate::net::tls::Certificate;
 use crate::telemetry::pulse::Pulse;
 use crate::tracker::Ticket;
 use crate::wire::forwarded::is_trusted;
+use crate::wire::proxy_header::{Proxied, ProxyHeaderReader};
 
 /// Bytes that are read from a connection at once.
 pub(super) const INPUT_BYTES: usize = 16 * 1024;
@@ -43,6 +56,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stop waits for requests in flight.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long a hand-over waits for them: all other clients wait for the next process meanwhile.
+const HAND_OVER_DRAIN: Duration = Duration::from_secs(3);
+
 /// One thread with its listeners and connections.
 struct Worker {
     service: HttpService,
@@ -50,7 +66,21 @@ struct Worker {
     /// Used by this thread only, for one turn at a time; the lock makes the worker `Sync`, which
     /// `tokio::spawn` requires.
     shared: Mutex<(Buffers, Responder)>,
-    stopping: AtomicBool,
+    state: watch::Receiver<ListenState>,
+    /// Each reply is the last one of its connection.
+    closing: AtomicBool,
+    /// Connections that wait for their client are left to the next process.
+    handing_over: AtomicBool,
+    /// Wakes them when that begins.
+    leave: Notify,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    /// It is left to the next process.
+    Left,
 }
 
 /// The buffers of a turn. The next turn reuses them, whichever connection it is for.
@@ -61,21 +91,29 @@ pub(super) struct Buffers {
     body: Vec<u8>,
 }
 
-/// Serves the listeners of worker number `number` on this thread until `stop` turns true, and then
-/// finishes the requests in flight. Beats `pulse` every second while the thread is not blocked.
+/// Serves the listeners of worker number `number` on this thread, and the connections that the process before
+/// this one had, until `state` says to stop; then finishes the requests in flight. Beats `pulse` every second
+/// while the thread is not blocked.
 pub async fn serve(
     number: usize,
     listeners: Vec<TcpListener>,
+    connections: Vec<HandedConnection>,
     service: HttpService,
     pulse: Pulse,
-    mut stop: watch::Receiver<bool>,
+    mut state: watch::Receiver<ListenState>,
 ) -> io::Result<()> {
     let worker = Arc::new(Worker {
         permits: service.permits.of_worker(number),
         shared: Mutex::new((Buffers::default(), Responder::new(service.clone()))),
         service,
-        stopping: AtomicBool::new(false),
+        state: state.clone(),
+        closing: AtomicBool::new(false),
+        handing_over: AtomicBool::new(false),
+        leave: Notify::new(),
     });
+    for handed in connections {
+        worker.resume(handed).await;
+    }
     let mut accepting = Vec::new();
     for listener in listeners {
         let accept = Arc::clone(&worker).accept(HttpListener::new(listener)?);
@@ -84,7 +122,7 @@ pub async fn serve(
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     // Time in which this process was stopped or starved must not time out connections.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !*stop.borrow() {
+    while worker.follow(*state.borrow_and_update()) {
         tokio::select! {
             _ = seconds.tick() => {
                 pulse.beat();
@@ -92,21 +130,47 @@ pub async fn serve(
                 let max = worker.service.settings.load().max_connections;
                 worker.service.permits.resize(max);
             }
-            _ = stop.changed() => break,
+            changed = state.changed() => if changed.is_err() { break },
         }
     }
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
-    worker.drain().await;
+    worker.drain(accepting).await;
     Ok(())
 }
 
 // === impl Worker ===
 
 impl Worker {
-    /// Accepts connections until it is cancelled.
+    /// Does what `state` asks for; returns whether connections are still accepted.
+    fn follow(&self, state: ListenState) -> bool {
+        let has_tls = self.service.certificate.is_some();
+        let is_handing_over = state >= ListenState::HandingOver && !has_tls;
+        let is_closing = state >= ListenState::Closing && !is_handing_over;
+        self.closing.store(is_closing, Ordering::Relaxed);
+        self.handing_over.store(is_handing_over, Ordering::Relaxed);
+        if is_handing_over {
+            self.leave.notify_waiters();
+        }
+        state <= ListenState::Closing
+    }
+
+    /// Resolves when nothing is to be accepted any more.
+    async fn stopped(&self) {
+        let mut state = self.state.clone();
+        // Without a sender nobody is left to say so.
+        let _ = state.wait_for(|state| *state > ListenState::Closing).await;
+    }
+
+    /// Accepts connections until the listeners are to stop. One that was accepted is served in any case.
     async fn accept(self: Arc<Self>, listener: HttpListener) {
         let mut failing = false;
-        'queues: while let Ok(mut queue) = listener.connections().await {
+        let mut stopped = pin!(self.stopped());
+        'queues: loop {
+            let queue = tokio::select! {
+                biased;
+                () = &mut stopped => return,
+                queue = listener.connections() => queue,
+            };
+            let Ok(mut queue) = queue else { return };
             for _ in 0..ACCEPT_BATCH {
                 match queue.next() {
                     None => continue 'queues,
@@ -134,8 +198,33 @@ impl Worker {
         }
     }
 
+    /// Finds out who the client of a new connection is: a balancer names it in a header before everything else.
+    async fn on_connection(self: &Arc<Self>, stream: TcpStream, peer: IpAddr) {
+        if !self.service.settings.load().is_proxied(peer) {
+            return self.on_client(stream, peer).await;
+        }
+        let mut reader = ProxyHeaderReader::default();
+        match proxied::try_read(&stream, &mut reader) {
+            Poll::Ready(Ok(proxied)) => self.on_client(stream, client_of(proxied, peer)).await,
+            Poll::Ready(Err(error)) => self.on_bad_header(peer, &error),
+            Poll::Pending => {
+                let permit = self.permits.acquire(None).await;
+                self.spawn_proxied(stream, peer, reader, permit);
+            }
+        }
+    }
+
+    /// A connection that should have begun with a PROXY header is closed.
+    fn on_bad_header(&self, peer: IpAddr, error: &io::Error) {
+        // A health check may only connect.
+        if error.kind() == ErrorKind::InvalidData {
+            self.service.metrics.proxy_headers_refused.increment();
+            self.service.settings.load().warn_of_bad_header(peer);
+        }
+    }
+
     /// Answers what has arrived on a new connection. Spawns a task only if the connection stays.
-    async fn on_connection(self: &Arc<Self>, stream: TcpStream, client: IpAddr) {
+    async fn on_client(self: &Arc<Self>, stream: TcpStream, client: IpAddr) {
         let mut connection = HttpConnection::new(client);
         if let Some(certificate) = self.service.certificate.clone() {
             let permit = self.permits.acquire(self.limited(client)).await;
@@ -149,7 +238,7 @@ impl Worker {
                 &mut connection,
                 Next::Read { in_request: true },
                 buffers,
-                self.is_stopping(),
+                self.is_closing(),
                 |head, body| responder.respond(head, client, body),
             )
         }));
@@ -177,6 +266,21 @@ impl Worker {
         self.spawn_plain(stream, connection, first, phase, permit);
     }
 
+    /// Goes on with a connection of the process before this one.
+    async fn resume(self: &Arc<Self>, handed: HandedConnection) {
+        if self.service.certificate.is_some() {
+            return; // the config has changed, and the client does not speak TLS
+        }
+        let (connection, stream) = HttpConnection::resume(handed);
+        let phase = if connection.is_in_request() {
+            Phase::Request
+        } else {
+            Phase::Idle
+        };
+        let permit = self.permits.acquire(self.limited(connection.client)).await;
+        self.spawn_plain(stream, connection, None, phase, permit);
+    }
+
     /// The address whose network has a share of the permits; none for a trusted proxy, which stands
     /// for many clients.
     fn limited(&self, client: IpAddr) -> Option<IpAddr> {
@@ -194,8 +298,8 @@ impl Worker {
         permit: Permit,
     ) {
         self.spawn(permit, phase, |worker, permit| async move {
-            let mut stream = tokio::net::TcpStream::from_std(stream)?;
-            worker.run(&mut stream, connection, first, &permit).await
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            worker.serve_plain(stream, connection, first, &permit).await
         });
     }
 
@@ -208,15 +312,75 @@ impl Worker {
     ) {
         self.spawn(permit, Phase::Request, |worker, permit| async move {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            let mut stream = match certificate.acceptor().accept(stream).await {
-                Ok(stream) => stream,
+            let acceptor = certificate.acceptor();
+            worker
+                .serve_tls(stream, connection, &acceptor, &permit)
+                .await
+        });
+    }
+
+    /// Waits for the rest of a PROXY header first.
+    fn spawn_proxied(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: IpAddr,
+        reader: ProxyHeaderReader,
+        permit: Permit,
+    ) {
+        self.spawn(permit, Phase::Request, |worker, permit| async move {
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            let proxied = match proxied::read(&stream, reader).await {
+                Ok(proxied) => proxied,
                 Err(error) => {
-                    tracing::debug!(%error, "TLS handshake failed");
+                    worker.on_bad_header(peer, &error);
                     return Ok(());
                 }
             };
-            worker.run(&mut stream, connection, None, &permit).await
+            let connection = HttpConnection::new(client_of(proxied, peer));
+            match worker.service.certificate.clone() {
+                Some(certificate) => {
+                    let acceptor = certificate.acceptor();
+                    worker
+                        .serve_tls(stream, connection, &acceptor, &permit)
+                        .await
+                }
+                None => worker.serve_plain(stream, connection, None, &permit).await,
+            }
         });
+    }
+
+    /// Serves a connection, and leaves it to the next process if that takes over.
+    async fn serve_plain(
+        &self,
+        mut stream: tokio::net::TcpStream,
+        mut connection: HttpConnection,
+        first: Option<TurnOutcome>,
+        permit: &Permit,
+    ) -> io::Result<()> {
+        let end = self.run(&mut stream, &mut connection, first, permit);
+        if end.await? == End::Left {
+            let handed = connection.hand_over(stream.into_std()?);
+            self.service.handed.lock().push(handed);
+        }
+        Ok(())
+    }
+
+    async fn serve_tls(
+        &self,
+        stream: tokio::net::TcpStream,
+        mut connection: HttpConnection,
+        acceptor: &TlsAcceptor,
+        permit: &Permit,
+    ) -> io::Result<()> {
+        let mut stream = match acceptor.accept(stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                return Ok(());
+            }
+        };
+        self.run(&mut stream, &mut connection, None, permit).await?;
+        Ok(())
     }
 
     /// Serves a connection in a task of its own, which owns its permit.
@@ -243,28 +407,31 @@ impl Worker {
     async fn run<S>(
         &self,
         stream: &mut S,
-        mut connection: HttpConnection,
+        connection: &mut HttpConnection,
         mut first: Option<TurnOutcome>,
         permit: &Permit,
-    ) -> io::Result<()>
+    ) -> io::Result<End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let mut leave = pin!(self.leave.notified());
         let mut next = Next::Read { in_request: true };
         loop {
-            let turn = match first.take() {
-                Some(first) => first,
-                None => {
-                    poll_fn(|context| {
-                        let (buffers, responder) = &mut *self.shared.lock();
-                        let client = connection.client;
-                        let io = &mut Polled { stream, context };
-                        let is_last = self.is_stopping();
-                        on_readable(io, &mut connection, next, buffers, is_last, |head, body| {
-                            responder.respond(head, client, body)
-                        })
-                    })
-                    .await?
+            let turn = if let Some(first) = first.take() {
+                first
+            } else {
+                let turn = poll_fn(|context| {
+                    let turn = self.poll_turn(stream, connection, next, context);
+                    let is_left = turn.is_pending()
+                        && (self.is_handing_over() || leave.as_mut().poll(context).is_ready());
+                    if is_left {
+                        return Poll::Ready(None);
+                    }
+                    turn.map(Some)
+                });
+                match turn.await {
+                    Some(turn) => turn?,
+                    None => return Ok(End::Left),
                 }
             };
             if let Some(ticket) = turn.ticket {
@@ -280,7 +447,10 @@ impl Worker {
             // TLS may have buffered some of it.
             stream.flush().await?;
             match turn.next {
-                Next::Close { linger } => return close(stream, linger, permit).await,
+                Next::Close { linger } => {
+                    close(stream, linger, permit).await?;
+                    return Ok(End::Closed);
+                }
                 Next::Answer => {}
                 Next::Read { in_request } => {
                     let phase = if in_request {
@@ -303,6 +473,26 @@ impl Worker {
         }
     }
 
+    /// A turn of a connection that the runtime knows.
+    fn poll_turn<S>(
+        &self,
+        stream: &mut S,
+        connection: &mut HttpConnection,
+        next: Next,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<TurnOutcome>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (buffers, responder) = &mut *self.shared.lock();
+        let client = connection.client;
+        let io = &mut Polled { stream, context };
+        let is_last = self.is_closing();
+        on_readable(io, connection, next, buffers, is_last, |head, body| {
+            responder.respond(head, client, body)
+        })
+    }
+
     /// Waits until what the replies acknowledge is durable, for `ack_timeout` at most.
     async fn wait_for(&self, ticket: Ticket) {
         let limit = self.service.settings.load().ack_timeout;
@@ -313,23 +503,44 @@ impl Worker {
     }
 
     /// Whether each reply is now the last one of its connection.
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
-    /// Waits for requests in flight, and closes idle connections.
-    async fn drain(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+    fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Relaxed)
+    }
+
+    /// Waits for requests in flight. Idle connections are closed, or left to the next process.
+    async fn drain(&self, accepting: Vec<JoinHandle<()>>) {
         let drained = async {
+            for task in accepting {
+                // A panic was logged, and has ended the task.
+                let _ = task.await;
+            }
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
             while !self.permits.is_empty() {
-                self.permits.close_idle();
+                if !self.is_handing_over() {
+                    self.permits.close_idle();
+                }
                 ticks.tick().await;
             }
         };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        let limit = match *self.state.borrow() {
+            ListenState::HandingOver | ListenState::HandedOver => HAND_OVER_DRAIN,
+            _ => DRAIN,
+        };
+        if tokio::time::timeout(limit, drained).await.is_err() {
             tracing::warn!("some requests were cut off: they took too long to end");
         }
+    }
+}
+
+/// The client that a header names, or the balancer itself.
+fn client_of(proxied: Proxied, peer: IpAddr) -> IpAddr {
+    match proxied {
+        Proxied::Client(client) => client,
+        Proxied::Nobody => peer,
     }
 }
 

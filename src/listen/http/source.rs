@@ -34,6 +34,16 @@ pub struct Warned {
     /// A header that is missing while the request has others that may name the client.
     other: AtomicBool,
     differing: AtomicBool,
+    proxy_header: AtomicBool,
+}
+
+// === impl Warned ===
+
+impl Warned {
+    /// Whether this is the first time.
+    pub(super) fn about_proxy_header(&self) -> bool {
+        !self.proxy_header.swap(true, Ordering::Relaxed)
+    }
 }
 
 type Source = Result<IpAddr, ParseError>;
@@ -65,8 +75,11 @@ pub(super) fn source(
         }
     };
     named.unwrap_or_else(|| {
-        metrics.forwarded_missing.increment();
-        warn_of_missing(connection, head, settings);
+        // A balancer that names clients before the first request speaks for itself here.
+        if !settings.proxy_protocol {
+            metrics.forwarded_missing.increment();
+            warn_of_missing(connection, head, settings);
+        }
         Ok(canonical(connection))
     })
 }

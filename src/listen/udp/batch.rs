@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd;
 
 use libc::{c_int, c_void, iovec, mmsghdr, msghdr};
 
+use super::spool::Datagram;
+
 /// Packets in one call.
 pub const BATCH: usize = 64;
 
@@ -131,6 +133,35 @@ impl Route {
         };
         name[..2].copy_from_slice(&(family as u16).to_ne_bytes());
         route.name_len = len as u32;
+        route
+    }
+
+    /// The route of a packet from `source` that was sent to `destination`, if that is known.
+    pub fn between(source: SocketAddr, destination: Option<IpAddr>) -> Self {
+        let mut route = Self::to(source);
+        let mut info = [0; PKTINFO_V6];
+        let (level, kind, info) = match destination {
+            None => return route,
+            Some(IpAddr::V4(ip)) => {
+                info[4..8].copy_from_slice(&ip.octets());
+                info[8..12].copy_from_slice(&ip.octets());
+                (libc::IPPROTO_IP, libc::IP_PKTINFO, &info[..PKTINFO_V4])
+            }
+            Some(IpAddr::V6(ip)) => {
+                info[..16].copy_from_slice(&ip.octets());
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info[..])
+            }
+        };
+        let length = CONTROL_HEADER + info.len();
+        let header = [
+            &length.to_ne_bytes()[..],
+            &level.to_ne_bytes(),
+            &kind.to_ne_bytes(),
+        ];
+        let control = &mut route.control.0;
+        control[..CONTROL_HEADER].copy_from_slice(&header.concat());
+        control[CONTROL_HEADER..length].copy_from_slice(info);
+        route.control_len = length.next_multiple_of(size_of::<usize>());
         route
     }
 
@@ -259,6 +290,19 @@ impl Received {
             route.control_len = header.msg_hdr.msg_controllen.min(CONTROL);
         }
         Ok(number)
+    }
+
+    /// Replaces the batch by datagrams that were received earlier, up to [`BATCH`]. Returns their number.
+    pub fn load(&mut self, datagrams: &[Datagram]) -> usize {
+        let number = datagrams.len().min(BATCH);
+        self.used = number;
+        for (at, datagram) in datagrams[..number].iter().enumerate() {
+            let length = datagram.packet.len().min(PACKET_MAX);
+            self.packets[at * PACKET_PITCH..][..length].copy_from_slice(&datagram.packet[..length]);
+            self.routes[at] = Route::between(datagram.source, datagram.destination);
+            self.headers[at].msg_len = length as u32;
+        }
+        number
     }
 
     /// Packet number `at` of the batch.
@@ -470,6 +514,44 @@ mod tests {
         for number in (0..150).filter(|number| number % 50 != 7) {
             assert_eq!(client.recv(&mut buffer).unwrap(), 1);
             assert_eq!(buffer[0], number);
+        }
+    }
+
+    #[test]
+    fn loaded_datagrams_are_answered_like_received_ones() {
+        for (own, other, hit) in [
+            ("0.0.0.0:0", "127.0.0.9:0", "127.1.2.3"),
+            ("[::]:0", "[::1]:0", "::1"),
+        ] {
+            let (socket, client) = pair(own, other);
+            let port = socket.local_addr().unwrap().port();
+            let hit = SocketAddr::new(hit.parse().unwrap(), port);
+            let datagram = |number: u8| Datagram {
+                at: 0,
+                source: client.local_addr().unwrap(),
+                destination: Some(hit.ip()),
+                packet: [number].into(),
+            };
+            let datagrams: Vec<Datagram> = (0..3).map(datagram).collect();
+            let mut received = Received::default();
+            let mut outgoing = Outgoing::default();
+            assert_eq!(received.load(&datagrams), 3);
+            for at in 0..3 {
+                let route = received.route(at);
+                assert_eq!(route.source(), Some(client.local_addr().unwrap()));
+                assert_eq!(route.destination(), Some(hit.ip()));
+                outgoing.add(route, |out| out.extend_from_slice(received.packet(at)));
+            }
+            assert_eq!(outgoing.send(&socket), 0);
+            let mut buffer = [0; 10];
+            for number in 0..3 {
+                assert_eq!(client.recv_from(&mut buffer).unwrap(), (1, hit));
+                assert_eq!(buffer[0], number);
+            }
+            // And the buffers still receive.
+            client.send_to(b"abc", hit).unwrap();
+            assert_eq!(received.receive(&socket).unwrap(), 1);
+            assert_eq!(received.packet(0), b"abc");
         }
     }
 

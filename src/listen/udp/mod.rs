@@ -7,6 +7,7 @@ mod batch;
 mod connection_id;
 mod hold;
 mod socket;
+mod spool;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -20,6 +21,7 @@ use crate::base::addr::{Endpoint, canonical};
 use crate::base::clock::{Clock, Now, Stopwatch};
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
+use crate::listen::ListenState;
 use crate::telemetry::metrics::{Metrics, Protocol, RequestKind};
 use crate::telemetry::pulse::Pulse;
 use crate::tracker::{AnnounceRequest, Mode, Reason, Refusal, Tracker, Workspace};
@@ -29,7 +31,8 @@ use crate::wire::udp::{self as wire, Action, Header, Transaction};
 pub use batch::{BATCH, Outgoing, Received, Route, enable_pktinfo};
 pub use connection_id::{ConnectionIds, ConnectionSecret};
 pub use hold::HeldReplies;
-pub use socket::bind;
+pub use socket::{bind, prepare};
+pub use spool::{Datagram, Spool};
 
 /// How long a worker waits in the kernel before it checks whether it is to stop.
 const SOCKET_TIMEOUT: Duration = Duration::from_millis(200);
@@ -94,12 +97,14 @@ struct Request {
     ip: IpAddr,
 }
 
-/// Answers the packets of a socket until `stop` is true. Beats `pulse` each time it receives.
+/// Answers the packets of a socket, first those of `spool`, until `state` says to stop. Beats `pulse` each
+/// time it receives.
 pub fn serve(
     socket: UdpSocket,
+    spool: Spool,
     service: UdpService,
     pulse: Pulse,
-    stop: watch::Receiver<bool>,
+    state: &watch::Receiver<ListenState>,
 ) -> io::Result<()> {
     socket.set_read_timeout(Some(SOCKET_TIMEOUT))?;
     // If the send buffer stays full for this long, replies are dropped; clients retry.
@@ -124,8 +129,13 @@ pub fn serve(
     };
     let mut received = Received::default();
     let mut requests = Vec::with_capacity(BATCH);
+    for batch in spool.batches(crate::base::clock::wall()) {
+        pulse.beat();
+        let number = received.load(&batch);
+        worker.on_batch(&received, number, &mut requests);
+    }
     let mut failing = false;
-    while !*stop.borrow() {
+    while *state.borrow() <= ListenState::Closing {
         pulse.beat();
         match received.receive(&worker.socket) {
             Ok(number) => {

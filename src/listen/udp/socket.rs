@@ -28,12 +28,18 @@ pub fn bind(address: SocketAddr, number: usize) -> io::Result<Vec<UdpSocket>> {
         .into_iter()
         .map(|socket| {
             let socket = UdpSocket::from(socket);
-            if address.ip().is_unspecified() {
-                enable_pktinfo(&socket)?;
-            }
+            prepare(&socket)?;
             Ok(socket)
         })
         .collect()
+}
+
+/// Sets the options that a bound socket needs, also one that was inherited.
+pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    if socket.local_addr()?.ip().is_unspecified() {
+        enable_pktinfo(socket)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -104,11 +105,17 @@ impl CacheTasks {
         } = self;
         let node = || node.clone();
         let shared = || Arc::clone(&cache);
-        tasks.spawn(watch::beat(node(), shared(), Arc::clone(&stale)));
+        let peers = Arc::new(AtomicU64::new(0));
+        tasks.spawn(watch::beat(
+            node(),
+            shared(),
+            Arc::clone(&stale),
+            Arc::clone(&peers),
+        ));
         tasks.spawn(health::cache(node(), shared()));
         tasks.spawn(health::cache_settings(shared()));
         tasks.spawn(watch::replay(node(), shared()));
-        tasks.spawn(watch::publish_stats(node(), shared()));
+        tasks.spawn(watch::publish_stats(node(), shared(), peers));
         tasks.spawn(watch::refill(node(), shared(), stale));
         tasks.spawn(upkeep::prune_cache(node(), shared()));
         tasks.spawn(peers::follow_all(node(), shared(), journals));

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,7 +11,9 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
-use crate::cache::{Cache, CacheError, Membership, SharedPeer, members_of, memberships_of};
+use crate::cache::{
+    Cache, CacheError, Membership, NodeReport, SharedPeer, members_of, memberships_of,
+};
 use crate::change::{Batch, Change, Member};
 use crate::node::Node;
 use crate::tracker::{Mode, Tracker};
@@ -291,6 +294,10 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
         if let Ok(nodes) = cache.nodes().await {
             let mut signs: HashMap<String, String> = nodes.into_iter().collect();
             signs.remove(node.journal.name());
+            let behind = behind(&signs, &positions.lock());
+            node.metrics
+                .journals_behind
+                .store(behind, Ordering::Relaxed);
             followed.retain(|name, journal| journal.look(signs.remove(name)));
             for (name, sign) in signs {
                 let journal = FollowedJournal {
@@ -309,6 +316,16 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
         }
         tokio::time::sleep(LOOK_PERIOD).await;
     }
+}
+
+/// How many batches of other nodes have not been followed yet, by what these reported with their heartbeats.
+fn behind(signs: &HashMap<String, String>, positions: &HashMap<String, u64>) -> u64 {
+    let of_one = |(journal, sign): (&String, &String)| {
+        let position = positions.get(journal).copied().unwrap_or(0);
+        let sent = NodeReport::of(sign).sent.unwrap_or(0);
+        sent.saturating_sub(position)
+    };
+    signs.iter().map(of_one).sum()
 }
 
 impl FollowedJournal {
@@ -406,5 +423,26 @@ fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
                     .follow_guest(guest.info_hash, guest.address, &guest.record, now);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_that_were_sent_and_not_followed_are_counted() {
+        let sign = |sent| format!("host boot ns 1 2 3 sent={sent}");
+        let signs: HashMap<String, String> = [
+            ("a#1", sign(10)),
+            ("b#1", sign(3)),
+            ("c#1", sign(5)),
+            ("earlier#1", "host boot ns 1 2 3".into()),
+        ]
+        .map(|(journal, sign)| (journal.to_owned(), sign))
+        .into();
+        let positions = [("a#1", 4), ("b#1", 9), ("earlier#1", 7)];
+        let positions = positions.map(|(journal, last)| (journal.to_owned(), last));
+        assert_eq!(behind(&signs, &positions.into()), 6 + 5);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,8 +11,8 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::base::clock::Clock;
-use crate::cache::{Cache, CacheError, Generation, NodeStats, STOPPED, owner};
+use crate::base::clock::Seconds;
+use crate::cache::{self, Cache, CacheError, Generation, NodeReport, NodeStats, STOPPED, owner};
 use crate::change::journals::{is_later, node_of};
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
@@ -54,8 +55,7 @@ pub(in crate::node) async fn refuse_namesake(
 /// Sends the first heartbeat, so that other nodes follow this one, and so that of two nodes of one name that
 /// start together, the earlier one notices.
 pub(in crate::node) async fn first_beat(cache: &dyn Cache, node: &Node) -> Result<(), CacheError> {
-    let sign = node.process.sign(0, &node.clock);
-    cache.beat(node.journal.name(), &sign).await
+    cache.beat(node.journal.name(), &sign(node, 0, 0)).await
 }
 
 /// Records that the process with that journal was shut down cleanly, so a start under its name
@@ -100,8 +100,7 @@ async fn running(
             .any(|(name, later)| name == journal && later != sign)
     };
     let found = signs.iter().find(is_running);
-    let host = found.and_then(|(_, sign)| sign.split(' ').next());
-    Ok(host.map(str::to_owned))
+    Ok(found.map(|(_, sign)| cache::host_of(sign).to_owned()))
 }
 
 fn is_running(pid: i32) -> bool {
@@ -128,7 +127,12 @@ fn own_pid() -> i32 {
 /// Sends heartbeats until a later start takes over the name of this node. Notifies `stale` when the cache was
 /// restarted or emptied, or was unreachable for so long that nodes may have expired peers that still announce
 /// to other nodes.
-pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
+pub(super) async fn beat(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    stale: Arc<Notify>,
+    peers: Arc<AtomicU64>,
+) {
     let own = node.journal.name().to_owned();
     let mut count = 0_u64;
     let mut answered = node.clock.now().mono;
@@ -171,13 +175,28 @@ pub(super) async fn beat(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) 
         count += 1;
         // If it is lost, others take this node for dead until the next one, which is harmless.
         if let Err(error) = cache
-            .beat(&own, &node.process.sign(count, &node.clock))
+            .beat(&own, &sign(&node, count, peers.load(Ordering::Relaxed)))
             .await
         {
             tracing::debug!(%error, "the heartbeat of this node did not reach the cache");
         }
         tokio::time::sleep(BEAT_PERIOD).await;
     }
+}
+
+/// A node's heartbeat of that number, with the time of the host's clock, and what it reports.
+fn sign(node: &Node, count: u64, peers: u64) -> String {
+    let progress = node.journal.progress();
+    let report = NodeReport {
+        version: Some(env!("CARGO_PKG_VERSION").into()),
+        uptime: Some(node.clock.now().mono.since(Seconds::START).into()),
+        last: Some(progress.last),
+        sent: Some(progress.sent),
+        applied: Some(progress.applied),
+        behind: Some(node.metrics.journals_behind.load(Ordering::Relaxed)),
+        peers: Some(peers),
+    };
+    format!("{} {count} {} {report}", node.process.0, node.clock.wall())
 }
 
 /// The other database that the cache belongs to; none if it is this node's. A cache that was
@@ -216,12 +235,14 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
     }
 }
 
-/// Adds what was counted to the counters in the cache; runs until cancelled.
-pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>) {
+/// Adds what was counted to the counters in the cache, and the number of peers to the heartbeat; runs until
+/// cancelled.
+pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>, peers: Arc<AtomicU64>) {
     let (mut announces, mut scrapes) = (0, 0);
     loop {
-        tokio::time::sleep(STATS_PERIOD).await;
         let (_, seeders, leechers) = node.tracker.totals();
+        peers.store(seeders + leechers, Ordering::Relaxed);
+        tokio::time::sleep(STATS_PERIOD).await;
         let now = (node.metrics.announces.get(), node.metrics.scrapes.get());
         let stats = NodeStats {
             announces: now.0 - announces,
@@ -299,12 +320,6 @@ impl NodeProcess {
     #[cfg(feature = "contract")]
     pub fn elsewhere(host: &str, pid: u32) -> Self {
         Self(format!("{host} boot-of-{host} pid:[1] {pid}").into())
-    }
-
-    /// Its heartbeat of that number, with the time of the host's clock, for
-    /// [`time_of`](crate::cache::time_of).
-    fn sign(&self, count: u64, clock: &Clock) -> String {
-        format!("{} {count} {}", self.0, clock.wall())
     }
 
     /// Whether the process of a heartbeat is known to be gone, which is so only if this one could see it.

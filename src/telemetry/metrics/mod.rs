@@ -72,6 +72,8 @@ pub struct Metrics {
     pub api_connections_evicted: Arc<Evictions>,
     /// Requests from a trusted proxy without the header that names the client.
     pub forwarded_missing: Counter,
+    /// Connections of a trusted proxy without a valid PROXY header.
+    pub proxy_headers_refused: Counter,
     /// Expiry of the TLS listeners' certificates.
     pub certificates: Certificates,
     /// Announces refused because their address or port is blocked by the config.
@@ -104,6 +106,8 @@ pub struct Metrics {
     pub keep_durations: Histogram,
     /// Problems with the database's triggers, tables and session at the last check.
     pub storage_problems: AtomicU64,
+    /// Batches of other nodes that are not followed yet.
+    pub journals_behind: AtomicU64,
     /// By how many seconds each clock was off the time that most agree on when they were last compared.
     pub clocks: Mutex<Vec<(String, u64)>>,
     /// Whether storage and the cache can be reached.

@@ -5,6 +5,7 @@ mod announces;
 mod connections;
 mod crowds;
 mod proxies;
+mod proxy_protocol;
 mod requests;
 mod scrapes;
 

@@ -14,6 +14,7 @@ mod dead;
 mod edits;
 mod emptied;
 mod late;
+mod listed;
 mod moves;
 mod older;
 pub mod pair;
