@@ -268,7 +268,8 @@ fn start(cli: Cli, drivers: &Drivers, printer: &mut Printer) -> Result<ExitStatu
         .build()
         .context("the runtime can't start")?
         .block_on(async {
-            let result = dispatch(cli, drivers, printer).await;
+            // Boxed, because it is as large as the largest command.
+            let result = Box::pin(dispatch(cli, drivers, printer)).await;
             close_connections().await;
             result
         })

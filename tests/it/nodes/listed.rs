@@ -99,8 +99,12 @@ fn heartbeats_of_other_versions_disturb_nobody() {
 
     // What one node takes is still handed out by the other.
     Client::new(0, 1).accepted(site.mika.http(), "started");
+    let leecher = Client {
+        left: 10,
+        ..Client::new(1, 1)
+    };
     poll(REPORTED, "the other node has the peer", || {
-        let reply = Client::new(1, 1).accepted(b.http(), "");
+        let reply = leecher.accepted(b.http(), "");
         reply.bytes("peers").is_some_and(|peers| !peers.is_empty())
     });
     assert_eq!(b.stop(), 0);
