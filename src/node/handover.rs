@@ -54,6 +54,8 @@ pub struct Inherited {
     listeners: Vec<(SocketAddr, TcpListener)>,
     udp: Vec<(SocketAddr, UdpSocket, Spool)>,
     pub(super) connections: Vec<HandedConnection>,
+    /// The swarms, where nothing else keeps them.
+    pub(super) swarms: Option<File>,
 }
 
 /// Reads the packets of inherited sockets while the node loads.
@@ -68,6 +70,7 @@ pub(super) struct Legacy {
     pub listeners: Vec<TcpListener>,
     pub udp: Vec<(UdpSocket, Spool)>,
     pub connections: Vec<HandedConnection>,
+    pub swarms: Option<File>,
 }
 
 /// The next process, to be executed in place of this one.
@@ -87,6 +90,7 @@ struct Manifest {
     listeners: Vec<RawFd>,
     udp: Vec<UdpEntry>,
     connections: Vec<ConnectionEntry>,
+    swarms: Option<RawFd>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +216,7 @@ impl Inherited {
             listeners,
             udp,
             connections,
+            swarms,
         } = manifest;
         let mut inherited = Self::default();
         for number in listeners {
@@ -230,6 +235,8 @@ impl Inherited {
         // A client may have gone meanwhile.
         let connections = connections.into_iter().filter_map(ConnectionEntry::adopted);
         inherited.connections = connections.collect();
+        let swarms = swarms.map(adopt).transpose()?;
+        inherited.swarms = swarms.map(File::from);
         Ok(inherited)
     }
 
@@ -360,6 +367,9 @@ impl Legacy {
                 body_left: connection.body_left,
             });
         }
+        if let Some(swarms) = self.swarms {
+            manifest.swarms = Some(keep(swarms.into())?);
+        }
         let mut file = File::from(memfd_create("mika-handover", MemfdFlags::empty())?);
         file.write_all(&serde_json::to_vec(&manifest)?)?;
         Ok(Successor {
@@ -447,6 +457,7 @@ mod tests {
                 pending: b"GET /\xff".to_vec(),
                 body_left: 7,
             }],
+            swarms: None,
         };
         assert_eq!(legacy.packets(), 1);
         let program = Program::current(vec!["mika".into()]).unwrap();

@@ -4,6 +4,7 @@
 mod api;
 #[cfg(feature = "contract")]
 pub mod bare;
+mod carried;
 mod clocks;
 mod core;
 mod forget;
@@ -170,6 +171,9 @@ async fn run_until_signal(
     };
     let cache = stores.1;
     let program = options.program.clone();
+    if let Some(swarms) = &inherited.swarms {
+        carried::read(swarms, &ready.node);
+    }
     sockets.early = Early {
         connections: inherited.connections,
         spools: readers.finish(),

@@ -17,8 +17,9 @@ use crate::node::reload::Reloader;
 use crate::node::serve::Workers;
 use crate::node::sockets::{KeptSockets, Sockets};
 use crate::node::start::Ready;
-use crate::node::{Certificates, Options, Signals, upkeep, watchdog};
+use crate::node::{Certificates, Options, Signals, carried, upkeep, watchdog};
 use crate::telemetry::{log, notify};
+use crate::tracker::Mode;
 
 /// A node that serves.
 pub(super) struct Running {
@@ -143,6 +144,9 @@ impl Running {
         let (spools, connections) = self.workers.finish().await;
         let mut legacy = self.kept.leave(spools);
         legacy.connections = connections;
+        if self.reloader.cache.is_none() && self.reloader.node.tracker.mode() == Mode::Public {
+            legacy.swarms = Some(carried::write(&self.reloader.node)?);
+        }
         tracing::info!(
             connections = legacy.connections.len(),
             packets = legacy.packets(),

@@ -207,7 +207,7 @@ impl KeptSockets {
         Legacy {
             listeners: self.listeners,
             udp: self.udp.into_iter().zip(spools).collect(),
-            connections: Vec::new(),
+            ..Legacy::default()
         }
     }
 }

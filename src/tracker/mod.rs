@@ -41,7 +41,7 @@ use self::public::PublicTracker;
 pub use credit::HnrRules;
 pub use outbox::{Drained, Outbox, Ticket};
 pub use private::{KnownHistory, RecordLimits};
-pub use public::{IdleTorrent, IdleTorrents};
+pub use public::{IdleTorrent, IdleTorrents, MalformedSwarms};
 pub use refusal::{Reason, Refusal};
 pub use rules::{Mode, Rules};
 pub use view::{LivePeer, Roles, SwarmStats};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::base::clock::Now;
 use crate::base::ids::InfoHash;
 use crate::change::{GuestRecord, Member, PeerChange, PeerKey, PeerRecord};
-use crate::tracker::{ByMode, KnownHistory, Tracker, by_mode};
+use crate::tracker::{ByMode, KnownHistory, MalformedSwarms, Tracker, by_mode};
 
 /// Upkeep, and what is restored at the start.
 impl Tracker {
@@ -65,6 +65,25 @@ impl Tracker {
         if let Some(tracker) = self.private() {
             tracker.restore(info_hash, key, record, is_present, now);
         }
+    }
+}
+
+/// Public swarms on their way to the next process.
+impl Tracker {
+    /// The peers of a shard as bytes, for [`Self::unpack_swarms`]; none in private mode.
+    pub fn pack_swarms(&self, shard: usize, now: Now) -> Vec<u8> {
+        let tracker = self.public();
+        tracker.map_or_else(Vec::new, |tracker| tracker.pack_swarms(shard, now))
+    }
+
+    /// Adds the peers that another process packed `age` seconds ago, except those that have expired. Returns
+    /// their number; 0 in private mode.
+    ///
+    /// # Errors
+    /// The bytes are of another format. What came before the error was added.
+    pub fn unpack_swarms(&self, bytes: &[u8], age: u32, now: Now) -> Result<u64, MalformedSwarms> {
+        let tracker = self.public();
+        tracker.map_or(Ok(0), |tracker| tracker.unpack_swarms(bytes, age, now))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clients that announce at a steady rate and never repeat an announce: each must be answered, whatever
 //! happens to the tracker meanwhile.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,11 +101,15 @@ pub fn all_answered(tallies: &[Tally]) -> String {
         let of_kind = || tallies.iter().filter(|tally| tally.kind == kind);
         let answered: u64 = of_kind().map(|tally| tally.answered).sum();
         let longest = of_kind().map(|tally| tally.longest).max();
+        let longest = longest.unwrap_or_default();
         let problems: Vec<&String> = of_kind().flat_map(|tally| &tally.problems).collect();
         assert!(problems.is_empty(), "{kind:?}: {problems:#?}");
         assert!(answered > 0, "{kind:?} has announced");
-        lines +=
-            &format!("{kind:?}: {answered} answered, none lost or refused, longest {longest:?}\n");
+        writeln!(
+            lines,
+            "{kind:?}: {answered} answered, none lost or refused, longest {longest:?}"
+        )
+        .expect("a String takes everything");
     }
     lines
 }
@@ -218,17 +223,17 @@ impl Client {
         uploaded: u64,
         is_first: bool,
     ) -> io::Result<Reply> {
-        let mut connection = match connection {
-            Some(connection) => connection,
-            None => {
-                let connection = Connection::open(self.tracker)?;
-                connection.wait_up_to(ANSWER)?;
-                connection
-            }
+        let mut connection = if let Some(connection) = connection {
+            connection
+        } else {
+            let connection = Connection::open(self.tracker)?;
+            connection.wait_up_to(ANSWER)?;
+            connection
         };
-        let path = match self.is_private {
-            true => format!("/{}/announce", passkey(self.user)),
-            false => "/announce".into(),
+        let path = if self.is_private {
+            format!("/{}/announce", passkey(self.user))
+        } else {
+            "/announce".into()
         };
         let header = match self.kind {
             Kind::Close => "Connection: close\r\n",

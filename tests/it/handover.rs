@@ -132,6 +132,25 @@ fn open_connections_go_on_in_the_next_process() {
 }
 
 #[test]
+fn a_public_tracker_keeps_its_swarms() {
+    let mut mika = Mika::prepare(&json!({ "mode": "public" }));
+    mika.run();
+    assert_eq!(get(mika.http(), TARGET).failure(), None);
+    for restarts in 1..=2 {
+        restart(&mika);
+        assert!(
+            mika.log()
+                .contains("swarms taken over from the process before")
+        );
+        let other = TARGET.replace("6881", &format!("{}", 7000 + restarts));
+        let other = other.replace("000001", &format!("00001{restarts}"));
+        let reply = get(mika.http(), &format!("{other}&compact=1"));
+        assert_eq!(reply.int("complete"), Some(1 + restarts), "{reply:?}");
+    }
+    assert_eq!(mika.stop(), 0);
+}
+
+#[test]
 fn a_restart_with_an_invalid_config_does_not_take_place() {
     let mut mika = Mika::prepare(&json!({ "mode": "public" }));
     mika.run();

@@ -222,11 +222,14 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Passes peers to `visit` while it returns true: the endpoint, the role, and the lower 16 bits of when
-    /// each was last seen.
-    pub fn each(&self, mut visit: impl FnMut(Endpoint, Role, u16) -> bool) {
-        let mut v4 =
-            |peer: PublicPeer<Compact4>| visit(Endpoint::V4(peer.endpoint), peer.role(), peer.seen);
+    /// Passes peers to `visit` while it returns true, and whether the snatch of each was counted (rule W5).
+    pub fn each(&self, now: Seconds, mut visit: impl FnMut(Presence, bool) -> bool) {
+        let mut v4 = |peer: PublicPeer<Compact4>| {
+            visit(
+                peer.presence(Endpoint::V4(peer.endpoint), now),
+                peer.before().counted,
+            )
+        };
         let wants_more = match &*self.store {
             PublicStore::Small(small) => Compact4::in_small(small, self.pool)
                 .iter()
@@ -234,8 +237,12 @@ impl PublicSwarm<'_> {
                 .all(&mut v4),
             PublicStore::Large(large) => large.v4.peers().iter().copied().all(&mut v4),
         };
-        let mut v6 =
-            |peer: PublicPeer<Compact6>| visit(Endpoint::V6(peer.endpoint), peer.role(), peer.seen);
+        let mut v6 = |peer: PublicPeer<Compact6>| {
+            visit(
+                peer.presence(Endpoint::V6(peer.endpoint), now),
+                peer.before().counted,
+            )
+        };
         if wants_more {
             match &*self.store {
                 PublicStore::Small(small) => {

@@ -8,11 +8,12 @@
 //! that is silent for longer than [`LIFE_MAX`] must be removed before that. One that is not,
 //! because no sweep ran for that long, seems younger for a while and is removed by a later sweep.
 
-use crate::base::addr::Compact;
+use crate::base::addr::{Compact, Endpoint};
 use crate::base::clock::Seconds;
 use crate::base::ids::PeerId;
 use crate::swarm::classes::Role;
 use crate::swarm::index::hash_of;
+use crate::swarm::public::Presence;
 
 /// The longest time in seconds that a public peer may stay without announcing.
 pub const LIFE_MAX: u32 = 12 * 3600;
@@ -70,6 +71,19 @@ impl ClientTag {
     }
 }
 
+impl ClientTag {
+    /// The hashes of peer id and key: the same in every process of this version.
+    pub fn hashes(self) -> (u16, u16) {
+        (self.peer_id, self.key)
+    }
+
+    /// The client with these hashes.
+    pub fn from_hashes(peer_id: u16, key: u16) -> Self {
+        let key = key & KEY;
+        Self { peer_id, key }
+    }
+}
+
 /// A peer id hashed to 64 bits, without a secret: it is compared only among clients of one address,
 /// and those could send each other's ids anyway.
 fn fold(PeerId(bytes): &PeerId) -> u64 {
@@ -105,6 +119,19 @@ impl<C: Compact> PublicPeer<C> {
             0 => Role::Leecher,
             PAUSED => Role::Paused,
             _ => Role::Seeder,
+        }
+    }
+
+    /// What it announced, at its endpoint. One in a swarm was seen less than 18 hours ago.
+    pub fn presence(&self, endpoint: Endpoint, now: Seconds) -> Presence {
+        let ago = u32::from((now.0 as u16).wrapping_sub(self.seen));
+        // Workers don't read the clock at the same time.
+        let ago = if ago > LIFE_MAX * 5 / 4 { 0 } else { ago };
+        Presence {
+            endpoint,
+            client: ClientTag::from_hashes(self.peer_id, self.bits),
+            role: self.role(),
+            seen: Seconds(now.0.saturating_sub(ago)),
         }
     }
 

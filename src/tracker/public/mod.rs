@@ -1,5 +1,6 @@
 //! Public torrents: anybody may announce, and there are no accounts.
 
+mod carry;
 mod completions;
 mod follow;
 mod idle;
@@ -22,6 +23,7 @@ use crate::wire::{AnnounceReply, Event, ScrapeEntry};
 use self::completions::Completions;
 use self::registration::{NetworkShares, Registrations, Unregistered};
 
+pub use self::carry::MalformedSwarms;
 pub use self::idle::{IdleTorrent, IdleTorrents};
 
 /// A tracker in public mode.

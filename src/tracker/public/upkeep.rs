@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 use crate::base::clock::{Now, Seconds};
 use crate::base::ids::InfoHash;
 use crate::change::SwarmCounts;
-use crate::swarm::{Cursor, Key, LIFE_MAX, PeerCounts, PublicShard, PublicSwarm, Role, Visit};
+use crate::swarm::{Cursor, Key, PeerCounts, PublicShard, PublicSwarm, Role, Visit};
 use crate::tracker::public::PublicTracker;
 use crate::tracker::view::{Visitor, walk_all};
 use crate::tracker::{LivePeer, Rules, SWEPT_AT_ONCE, swarm_counts};
@@ -78,14 +78,11 @@ impl PublicTracker {
         let Some(swarm) = swarms.get_mut(key) else {
             return peers;
         };
-        swarm.each(|endpoint, role, seen| {
-            // A peer in the swarm was seen less than 18 hours ago.
-            let ago = u32::from((now.mono.0 as u16).wrapping_sub(seen));
-            let ago = if ago > LIFE_MAX * 5 / 4 { 0 } else { ago };
+        swarm.each(now.mono, |peer, _| {
             peers.push(LivePeer {
-                address: endpoint.address(),
-                is_seeder: role == Role::Seeder,
-                last_announce: now.to_unix(Seconds(now.mono.0 - ago)),
+                address: peer.endpoint.address(),
+                is_seeder: peer.role == Role::Seeder,
+                last_announce: now.to_unix(peer.seen),
                 account: None,
             });
             peers.len() < max
