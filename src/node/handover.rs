@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::http::HandedConnection;
 use crate::listen::udp::{Datagram, Spool};
-use crate::net::descriptors::{
-    InheritedSocket, adopt, connection, from_service_manager, keep_on_exec,
+use crate::net::inherited::{
+    InheritedSocket, adopt, connection, from_service_manager, ignore_signals, keep_on_exec,
 };
 
 /// The variable that names the descriptor of the manifest, and the process that it is meant for.
@@ -386,6 +386,7 @@ impl Successor {
     /// Executes the program in place of this one. Returns only if that fails.
     pub fn execute(self) -> anyhow::Error {
         let value = format!("{} {}", self.manifest.as_raw_fd(), std::process::id());
+        ignore_signals();
         let error = self.program.command().env(VARIABLE, value).exec();
         let path = self.program.path.display();
         anyhow::Error::new(error).context(format!("can't execute {path}"))

@@ -35,6 +35,9 @@ const BETWEEN: Duration = Duration::from_millis(500);
 const TARGET: &str =
     "/announce?info_hash=aaaaaaaaaaaaaaaaaaaa&peer_id=-MK0001-000000000001&port=6881&left=0";
 
+/// Signals that came before are handled after so long: many times what a restart takes.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// How often a daemon has begun to serve.
 fn starts(mika: &Mika) -> usize {
     mika.log().matches("announce URL: http").count()
@@ -107,6 +110,28 @@ fn restarts_of_nodes_in_turn_lose_no_announce_and_no_credit() {
         assert_eq!(mika.stop(), 0);
     }
     assert_eq!(site.mika.stop(), 0);
+}
+
+/// Signals that come while the next program is being executed must not end it.
+#[test]
+fn signals_in_quick_succession_do_no_harm() {
+    let mut mika = Mika::prepare_udp(&["127.0.0.1"], &json!({ "mode": "public" }));
+    mika.run();
+    let load = Steady::start(&[mika.http()], 1, false);
+    let before = starts(&mika);
+    poll(PROGRAM_DEADLINE, "it has restarted several times", || {
+        for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
+            mika.signal(signal);
+        }
+        starts(&mika) > before + 3
+    });
+    poll(PROGRAM_DEADLINE, "it has settled", || {
+        let before = starts(&mika);
+        thread::sleep(SETTLED);
+        starts(&mika) == before
+    });
+    eprint!("{}", all_answered(&load.stop()));
+    assert_eq!(mika.stop(), 0);
 }
 
 #[test]

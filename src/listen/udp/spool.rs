@@ -11,7 +11,7 @@ use super::batch::{BATCH, Received};
 use crate::base::clock::wall;
 
 /// Bytes that the spool of a socket takes, with what each packet needs beside its own.
-const BYTES_MAX: usize = 64 << 20;
+const BYTES_MAX: usize = 16 << 20;
 
 /// What a packet takes beside its own bytes: about the size of a [`Datagram`].
 const OVERHEAD: usize = 96;

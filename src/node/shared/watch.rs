@@ -239,10 +239,12 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
 /// cancelled.
 pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>, peers: Arc<AtomicU64>) {
     let (mut announces, mut scrapes) = (0, 0);
+    let (_, seeders, leechers) = node.tracker.totals();
+    peers.store(seeders + leechers, Ordering::Relaxed);
     loop {
+        tokio::time::sleep(STATS_PERIOD).await;
         let (_, seeders, leechers) = node.tracker.totals();
         peers.store(seeders + leechers, Ordering::Relaxed);
-        tokio::time::sleep(STATS_PERIOD).await;
         let now = (node.metrics.announces.get(), node.metrics.scrapes.get());
         let stats = NodeStats {
             announces: now.0 - announces,

@@ -1,6 +1,7 @@
-//! File descriptors that a process gets from the one before it, or from the service manager.
+//! What a process inherits: file descriptors, from the one before it or from the service manager; and ignored
+//! signals.
 
-#![allow(unsafe_code)] // a number from outside has to become an owned descriptor at one place
+#![allow(unsafe_code)] // numbers from outside become owned descriptors here; and no crate ignores a signal
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -37,6 +38,15 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
 /// Keeps a descriptor open when this process executes another program.
 pub fn keep_on_exec(descriptor: &impl AsFd) -> io::Result<()> {
     Ok(fcntl_setfd(descriptor, FdFlags::empty())?)
+}
+
+/// Ignores the signals to reload and to restart: the program that this process executes next would be ended by
+/// one before it listens to them. It has just read everything by then.
+pub fn ignore_signals() {
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        // SAFETY: ignoring a signal runs no handler, and these signals are of no use to any library.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// The sockets that the service manager passes (`LISTEN_FDS`, sd_listen_fds(3)).
