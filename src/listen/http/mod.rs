@@ -1,8 +1,8 @@
 //! HTTP: one worker's listeners and connections (rules H1 to H8, R1, R2).
 //!
-//! [`serve`] accepts connections and answers what becomes readable on them, `conn` is the state of a
-//! connection, `http1` is the bytes of requests and replies, and `respond` is where a request meets the
-//! tracker.
+//! [`serve`] accepts connections and serves them, `turn` answers what becomes readable on one, `conn` is the
+//! state of a connection, `proxied` what a balancer sends before its first byte, `http1` is the bytes of
+//! requests and replies, and `respond` is where a request meets the tracker.
 
 mod conn;
 pub mod http1;
@@ -13,6 +13,7 @@ mod serve;
 mod source;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::net::IpAddr;
 use std::sync::Arc;

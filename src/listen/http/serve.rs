@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,13 +26,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
 use super::HttpService;
-use super::conn::{
-    HandedConnection, HttpConnection, Next, NonBlockingIo, Polled, TurnOutcome, close,
-};
-use super::http1::{self, RequestHead};
+use super::conn::{HandedConnection, HttpConnection, Next, Polled, TurnOutcome, close};
 use super::listener::HttpListener;
 use super::proxied;
-use super::respond::{Responder, Response};
+use super::respond::Responder;
+use super::turn::{Buffers, on_readable};
 use crate::listen::ListenState;
 use crate::net::permits::{Permit, Phase, WorkerPermits};
 use crate::net::tls::Certificate;
@@ -40,12 +38,6 @@ use crate::telemetry::pulse::Pulse;
 use crate::tracker::Ticket;
 use crate::wire::forwarded::is_trusted;
 use crate::wire::proxy_header::{Proxied, ProxyHeaderReader};
-
-/// Bytes that are read from a connection at once.
-pub(super) const INPUT_BYTES: usize = 16 * 1024;
-
-/// Bytes of replies after which they are sent before another request is answered.
-const REPLIES_MAX: usize = 16 * 1024;
 
 /// The most connections that are accepted in a row before open connections get their turns.
 const ACCEPT_BATCH: usize = 32;
@@ -81,14 +73,6 @@ enum End {
     Closed,
     /// It is left to the next process.
     Left,
-}
-
-/// The buffers of a turn. The next turn reuses them, whichever connection it is for.
-pub(super) struct Buffers {
-    input: Box<[u8]>,
-    replies: Vec<u8>,
-    /// The body of one reply.
-    body: Vec<u8>,
 }
 
 /// Serves the listeners of worker number `number` on this thread, and the connections that the process before
@@ -542,100 +526,4 @@ fn client_of(proxied: Proxied, peer: IpAddr) -> IpAddr {
         Proxied::Client(client) => client,
         Proxied::Nobody => peer,
     }
-}
-
-// === impl Buffers ===
-
-impl Default for Buffers {
-    fn default() -> Self {
-        Self {
-            input: vec![0; INPUT_BYTES].into(),
-            replies: Vec::new(),
-            body: Vec::new(),
-        }
-    }
-}
-
-/// One turn of a connection: reads what its socket has, answers every complete request in order (rule H6), and
-/// sends the replies as far as the socket takes them. With `is_last` the connection closes after the first reply.
-///
-/// Returns `Pending` if the socket has nothing. After [`Next::Answer`] it is not read.
-pub(super) fn on_readable(
-    io: &mut impl NonBlockingIo,
-    connection: &mut HttpConnection,
-    next: Next,
-    buffers: &mut Buffers,
-    is_last: bool,
-    mut respond: impl FnMut(&RequestHead, &mut Vec<u8>) -> Response,
-) -> Poll<io::Result<TurnOutcome>> {
-    // Read.
-    let length = match next {
-        Next::Answer => 0,
-        _ => match ready!(io.read(&mut buffers.input))? {
-            0 => return Poll::Ready(Ok(TurnOutcome::CLOSED)),
-            length => length,
-        },
-    };
-    let received = &buffers.input[..length];
-    let (replies, body) = (&mut buffers.replies, &mut buffers.body);
-    let mut turn = TurnOutcome::INCOMPLETE;
-    if !connection.extend_pending(received) {
-        return Poll::Ready(Ok(turn));
-    }
-    let pending = std::mem::take(&mut connection.pending);
-    let mut bytes = if pending.is_empty() {
-        received
-    } else {
-        &pending
-    };
-    replies.clear();
-    turn.next = loop {
-        bytes = connection.skip_body(bytes);
-        if connection.body_left > 0 {
-            break Next::Read { in_request: true };
-        }
-        bytes = http1::skip_empty_lines(bytes);
-        if bytes.is_empty() {
-            break Next::Read { in_request: false };
-        }
-        if replies.len() >= REPLIES_MAX {
-            break Next::Answer;
-        }
-        // Parse.
-        let head = match http1::parse(bytes) {
-            Ok(Some((head, length))) => {
-                bytes = &bytes[length..];
-                head
-            }
-            Ok(None) => break Next::Read { in_request: true },
-            Err(error) => {
-                turn.answered = true;
-                http1::write_head_error(replies, error);
-                break Next::Close { linger: true };
-            }
-        };
-        // Decide.
-        body.clear();
-        let response = respond(&head, body);
-        turn.answered = true;
-        turn.ticket = turn.ticket.max(response.ticket);
-        // Write.
-        let end = connection.write_reply(replies, &head, response.status, body, is_last);
-        if let Some(end) = end {
-            break end;
-        }
-    };
-    connection.pending = if bytes.len() == pending.len() {
-        pending
-    } else {
-        bytes.to_vec()
-    };
-    // A full buffer: more may wait in the socket.
-    let is_full = length >= INPUT_BYTES;
-    turn.is_long = is_full || turn.next == Next::Answer;
-    if let Next::Close { linger } = &mut turn.next {
-        *linger |= is_full || !connection.pending.is_empty();
-    }
-    connection.send(io, replies, turn.ticket.is_some())?;
-    Poll::Ready(Ok(turn))
 }

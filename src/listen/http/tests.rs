@@ -11,7 +11,7 @@ use super::http1::{
     self, HEAD_MAX, HeadError, HttpVersion, LINE_MAX, RequestBody, RequestHead, Status, parse,
 };
 use super::respond::Response;
-use super::serve::{Buffers, INPUT_BYTES, on_readable};
+use super::turn::{Buffers, INPUT_BYTES, on_readable};
 
 const GET: &[u8] =
     b"GET /announce?info_hash=a&x=<>\"#b HTTP/1.1\r\nHost: x\r\nUser-Agent: a <b>\r\n\r\n";
