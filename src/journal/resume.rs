@@ -129,8 +129,13 @@ impl Journal {
             let is_listed = nodes.iter().any(|(name, _)| *name == journal);
             let is_recent =
                 journals::start_of(&journal) + NUMBERS_KEPT > journals::start_of(&shared.name);
-            let may_turn_up = is_recent && applied > 0;
-            if shared.is_earlier(&journal) && !is_listed && !may_turn_up {
+            if !shared.is_earlier(&journal) || is_listed {
+                continue;
+            }
+            if is_recent && applied > 0 {
+                // The number of its last batch stays: without it, the cache would seem to be behind storage.
+                cache.trim_journal(&journal, Some(applied)).await?;
+            } else {
                 storage.forget_journal(&journal, applied).await?;
                 cache.forget_journal(&journal).await?;
             }
