@@ -256,6 +256,7 @@ fn only_the_first_start_after_redis_was_emptied_loads_from_storage() {
     for source in ["storage", "the cache", "the cache"] {
         let before = killed.site.mika.log().len();
         killed.site.mika.run();
+        assert!(knows_user(killed.site.mika.http(), &passkey(0)));
         poll(CREDITED, "Redis is complete", || {
             let marks = killed.site.redis.cli(&["HKEYS", "t:registry"]);
             marks.contains("position") && marks.contains("peers")
