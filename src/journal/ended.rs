@@ -182,8 +182,8 @@ mod tests {
             (7, 0, i64::MIN, None),
         ] {
             let adopted = AdoptedJournal {
-                applied,
                 batches,
+                applied,
                 ..AdoptedJournal::default()
             };
             let found = unchanged_for(noted, &adopted, now);
