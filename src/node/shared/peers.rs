@@ -95,12 +95,11 @@ pub(super) async fn overlay(
     for name in names {
         let counted = applied.get(&name).copied().unwrap_or(0);
         let written = replayed.get(&name).map_or(0, |noted| noted.number);
-        let mut after = match (is_from_cache, node.tracker.mode()) {
-            (true, _) => written.min(counted),
-            // Storage has the peers of these batches.
-            (false, Mode::Private) => counted,
-            // Only journals have public peers.
-            (false, Mode::Public) => 0,
+        // The peers of noted batches are in the cache, and so here only if they were loaded from there.
+        let mut after = if is_from_cache {
+            written.min(counted)
+        } else {
+            0
         };
         while let Some(last) = overlay_next(node, cache, &name, after, counted).await? {
             after = last;
