@@ -45,7 +45,8 @@ pub struct Complaint {
 pub enum Lacking {
     Table,
     Column,
-    /// A privilege of the account; if the database names them, which (with commas between) and on which table.
+    /// A privilege of the account. If the database names the table: which (with commas between; empty if it does not say),
+    /// and on which table.
     Privilege(Option<(String, String)>),
     /// Anything else.
     Other,
