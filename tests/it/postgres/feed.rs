@@ -4,7 +4,6 @@ use mika::registry::RowChange;
 use mika::storage::{CreditRules, Feed, FeedPosition};
 
 use super::Fixture;
-use crate::harness::postgres::Session;
 use crate::mysql::batch;
 
 async fn feed(fixture: &Fixture, after: FeedPosition) -> (Vec<u32>, FeedPosition) {
@@ -23,7 +22,7 @@ async fn feed(fixture: &Fixture, after: FeedPosition) -> (Vec<u32>, FeedPosition
 async fn a_transaction_that_commits_late_is_not_missed() {
     let it = Fixture::new().await;
     let start = it.storage.feed_position().await.unwrap();
-    let mut late = Session::open(&it.server, "mika");
+    let mut late = it.server.session("mika");
     late.run("BEGIN; UPDATE users SET enabled = false WHERE id = 7;");
     it.sql("UPDATE users SET enabled = false WHERE id = 8");
     let (changed, reached) = feed(&it, start).await;
@@ -65,7 +64,7 @@ async fn the_first_transaction_of_a_feed_may_be_open_or_rolled_back() {
         let it = Fixture::empty(&[]).await;
         let start = it.storage.feed_position().await.unwrap();
         assert_eq!(start, FeedPosition(0));
-        let mut late = Session::open(&it.server, "mika");
+        let mut late = it.server.session("mika");
         late.run(&format!("BEGIN; {}", add(7)));
         it.sql(&add(8));
         assert_eq!(feed(&it, start).await, (vec![8], start));

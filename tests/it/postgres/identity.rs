@@ -6,7 +6,7 @@ use crate::mysql::identity::lose_the_identity;
 
 #[tokio::test]
 async fn each_database_has_its_own_identity() {
-    let mut it = Fixture::new().await;
+    let it = Fixture::new().await;
     let id = it.storage.identity().await.unwrap();
     assert!(id.len() == 32, "{id}");
     let by_name = it.server.url("mika").replace("127.0.0.1", "localhost");
@@ -16,10 +16,10 @@ async fn each_database_has_its_own_identity() {
     neighbour.migrate().await.unwrap();
     assert_ne!(neighbour.identity().await.unwrap(), id);
 
-    let backup = it.server.back_up();
-    let mut elsewhere = Postgres::start();
-    elsewhere.go_back_to(&backup);
-    let copy = open(&elsewhere.url("mika"));
+    let elsewhere = Postgres::start();
+    let url = elsewhere.database("copy");
+    elsewhere.restore("copy", &it.server.dump("mika"));
+    let copy = open(&url);
     assert_eq!(copy.identity().await.unwrap(), id);
     assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
     assert_eq!(copy.identity().await.unwrap(), id, "a migration leaves it");
