@@ -409,6 +409,10 @@ impl SqlSession for PostgresSession<'_> {
         self.told(result)
     }
 
+    fn timeline(&self) -> Option<u32> {
+        self.conn.timeline
+    }
+
     async fn end(self: Box<Self>, failure: Option<SqlFault>) -> Option<SqlFault> {
         self.close().await;
         failure

@@ -14,6 +14,7 @@ mod obstacles;
 mod programs;
 mod setups;
 mod sites;
+mod standby;
 mod tls;
 
 use std::collections::BTreeMap;
