@@ -30,7 +30,12 @@ async fn triggers_moved_with_a_renamed_table_are_restored() {
     let position = it.storage.feed_position().await.unwrap();
     it.sql("UPDATE users SET enabled = false WHERE id = 7");
     let made = it.storage.migrate().await.unwrap();
-    assert_eq!(made.len(), 3, "{made:?}");
+    let count = |what: &str| made.iter().filter(|it| it.starts_with(what)).count();
+    assert_eq!(
+        (count("trigger "), count("removal of the trigger ")),
+        (3, 3),
+        "{made:?}"
+    );
     assert_eq!(problems(&*it.storage).await, [""; 0]);
     assert_eq!(it.storage.migrate().await.unwrap(), [""; 0]);
     // What was not recorded is loaded again, once.

@@ -12,6 +12,7 @@ mod identity;
 mod listen;
 mod obstacles;
 mod programs;
+mod rights;
 mod setups;
 mod sites;
 mod standby;
