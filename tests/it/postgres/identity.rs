@@ -2,7 +2,7 @@
 
 use super::{Fixture, open};
 use crate::harness::postgres::Postgres;
-use crate::mysql::identity::lose_the_identity;
+use crate::mysql::identity::{lose_the_identity, renew_that_of_a_copy};
 
 #[tokio::test]
 async fn each_database_has_its_own_identity() {
@@ -19,14 +19,7 @@ async fn each_database_has_its_own_identity() {
     let elsewhere = Postgres::start();
     let url = elsewhere.database("copy");
     elsewhere.restore("copy", &it.server.dump("mika"));
-    let copy = open(&url);
-    assert_eq!(copy.identity().await.unwrap(), id);
-    assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
-    assert_eq!(copy.identity().await.unwrap(), id, "a migration leaves it");
-    let new = copy.renew_identity().await.unwrap();
-    assert!(new.len() == 32 && new != id, "{new}");
-    assert_eq!(copy.identity().await.unwrap(), new);
-    assert_eq!(it.storage.identity().await.unwrap(), id);
+    renew_that_of_a_copy(&*it.storage, &*open(&url)).await;
 }
 
 #[tokio::test]
