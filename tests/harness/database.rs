@@ -118,7 +118,7 @@ impl SiteDatabase {
         match database {
             Database::MariaDb => Self::of_mariadb(MariaDb::start_in(host)),
             Database::Postgres => Self::of_postgres(Postgres::start_in(host)),
-            _ => unimplemented!("several servers on one host"),
+            _ => panic!("several servers on one host"),
         }
     }
 
