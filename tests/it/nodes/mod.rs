@@ -13,6 +13,7 @@ mod databases;
 mod dead;
 mod edits;
 mod emptied;
+mod killed;
 mod late;
 mod listed;
 mod moves;
