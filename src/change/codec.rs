@@ -22,7 +22,9 @@ use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 const PEER: &str = "peer2";
 /// A peer without a report: of an earlier version, whose nodes decided on credit.
 const OLD_PEER: &str = "peer1";
+/// A snatch; more than one, with their number.
 const SNATCH: &str = "snatch1";
+const SNATCHES: &str = "snatch2";
 const GUEST: &str = "guest1";
 
 /// A text that can't be decoded: written by another version, or damaged.
@@ -39,7 +41,11 @@ pub fn encode(changes: &[Change]) -> String {
     for change in changes {
         match change {
             Change::Peer(change) => line.peer(change),
-            Change::Snatch { info_hash } => line.word(SNATCH).add(info_hash),
+            Change::Snatches {
+                info_hash,
+                count: 1,
+            } => line.word(SNATCH).add(info_hash),
+            Change::Snatches { info_hash, count } => line.word(SNATCHES).add(info_hash).add(count),
             Change::Guest(guest) => line.word(GUEST).add(&**guest),
         };
         line.text.pop();
@@ -92,8 +98,13 @@ fn decode_line(line: &str) -> Result<Change, Malformed> {
             Change::from(change)
         }
         OLD_PEER => Change::from(fields.peer()?),
-        SNATCH => Change::Snatch {
+        SNATCH => Change::Snatches {
             info_hash: fields.take()?,
+            count: 1,
+        },
+        SNATCHES => Change::Snatches {
+            info_hash: fields.take()?,
+            count: fields.take()?,
         },
         GUEST => Change::from(fields.take::<GuestChange>()?),
         _ => return Err(fields.malformed()),
@@ -510,7 +521,14 @@ mod tests {
                     multi_down: 0,
                 }),
             }),
-            Change::Snatch { info_hash },
+            Change::Snatches {
+                info_hash,
+                count: 1,
+            },
+            Change::Snatches {
+                info_hash,
+                count: u32::MAX,
+            },
             Change::from(GuestChange {
                 info_hash,
                 address: "[2001:db8::1]:6881".parse().unwrap(),
@@ -525,6 +543,7 @@ peer2 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff
 18446744073709551615^1@-6 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535@-5 7 8 9 10 11 12 1 0 19 1 \
 13 14 15 16 17 18 1 20 21 26 27 28 1 0 1000 0 4294967299 22 -23 24 25 1 -
 snatch1 abababababababababababababababababababab
+snatch2 abababababababababababababababababababab 4294967295
 guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
 2d5452333030302d00ff20313233343536373839 17 1 0 1 18 0
 ";
@@ -570,6 +589,11 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
             ("peer3 ab", 1),
             ("snatch1 abab", 2),
             ("snatch1 abababababababababababababababababababab 1", 3),
+            ("snatch2 abababababababababababababababababababab", 3),
+            (
+                "snatch2 abababababababababababababababababababab 4294967296",
+                3,
+            ),
             (&line[..line.len() - 2], 48),
         ] {
             assert_eq!(decode_line(text), Err(Malformed { field }), "{text}");

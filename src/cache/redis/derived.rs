@@ -65,7 +65,7 @@ impl Derived {
             match change {
                 Change::Peer(change) => self.add_peer(change),
                 // Storage decides the credit.
-                Change::Snatch { .. } => {}
+                Change::Snatches { .. } => {}
                 Change::Guest(guest) => {
                     let record = &guest.record;
                     let text = record.active.then(|| codec::encode_guest(record));

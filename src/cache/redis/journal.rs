@@ -345,7 +345,13 @@ mod tests {
             Arc::new(Batch {
                 journal: "a".into(),
                 number: 1,
-                changes: vec![crate::change::Change::Snatch { info_hash }; len],
+                changes: vec![
+                    crate::change::Change::Snatches {
+                        info_hash,
+                        count: 1
+                    };
+                    len
+                ],
             })
         };
         assert_eq!(group_len(&[batch(GROUP_CHANGES + 1), batch(1)]), 1);

@@ -22,6 +22,7 @@ mod renamed;
 mod replaced;
 mod restored;
 mod seeders;
+mod snatches;
 mod spill;
 mod swarms;
 mod warm;
