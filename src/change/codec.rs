@@ -4,8 +4,9 @@
 //! with the tools of those stores; docs/redis.md names the fields. A line begins with its kind
 //! and the version of its format, so that a later Mika can read what an earlier one left.
 
-use std::fmt::{Display, Write as _};
-use std::net::SocketAddr;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
@@ -27,6 +28,9 @@ const SNATCH: &str = "snatch1";
 const SNATCHES: &str = "snatch2";
 const GUEST: &str = "guest1";
 
+/// The version of the text of a private peer in its swarm.
+const MEMBER: &str = "1";
+
 /// A text that can't be decoded: written by another version, or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not readable from field {field} on; was it written by a newer Mika?")]
@@ -37,10 +41,20 @@ pub struct Malformed {
 
 /// Encodes changes, a line each.
 pub fn encode(changes: &[Change]) -> String {
-    let mut line = Line::with_capacity(changes.len() * 256);
+    encode_with(changes, |_, _| ())
+}
+
+/// The same; passes each private peer to `see` with the part of its line that [`encode_member`] writes after the version:
+/// who needs both does not pay twice.
+pub fn encode_with(changes: &[Change], mut see: impl FnMut(&PeerChange, &str)) -> String {
+    let mut line = Line::with_capacity(changes.iter().map(length_of).sum());
     for change in changes {
         match change {
-            Change::Peer(change) => line.peer(change),
+            Change::Peer(change) => {
+                let member = line.peer(change);
+                see(change, &line.text[member]);
+                &mut line
+            }
             Change::Snatches {
                 info_hash,
                 count: 1,
@@ -54,6 +68,15 @@ pub fn encode(changes: &[Change]) -> String {
     line.text
 }
 
+/// About how many bytes its line has, in most cases no more: growing the text would copy it.
+fn length_of(change: &Change) -> usize {
+    match change {
+        Change::Peer(_) => 448,
+        Change::Snatches { .. } => 64,
+        Change::Guest(_) => 160,
+    }
+}
+
 /// Decodes what [`encode`] wrote.
 pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
     text.lines().map(decode_line).collect()
@@ -61,15 +84,20 @@ pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
 
 /// Encodes a private peer for a field of its swarm. A script of `cache::redis::swarms` counts these fields.
 pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
-    let mut line = Line::with_capacity(160);
-    line.word("1").add(record).add(standing);
+    let mut line = Line::with_capacity(256);
+    line.word(MEMBER).add(record).add(standing);
     line.text
+}
+
+/// The same from the part of a change's line that [`encode_with`] passes.
+pub fn member_of(part: &str) -> String {
+    [MEMBER, " ", part].concat()
 }
 
 /// Decodes what [`encode_member`] wrote.
 pub fn decode_member(text: &str) -> Result<(PeerRecord, Standing), Malformed> {
     let mut fields = Fields::of(text);
-    fields.expect("1")?;
+    fields.expect(MEMBER)?;
     let member = (fields.take()?, fields.take()?);
     fields.end().map(|()| member)
 }
@@ -168,7 +196,7 @@ macro_rules! numbers {
     ($($type:ty),*) => {$(
         impl Encoded for $type {
             fn write(&self, line: &mut Line) {
-                line.word(itoa::Buffer::new().format(*self));
+                line.digits(*self).end();
             }
 
             fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -200,28 +228,41 @@ impl Line {
         self
     }
 
-    fn show(&mut self, value: impl Display) {
-        // Writing to a string can't fail.
-        let _ = write!(self.text, "{value} ");
+    /// A part of a field.
+    fn digits(&mut self, number: impl itoa::Integer) -> &mut Self {
+        self.text.push_str(itoa::Buffer::new().format(number));
+        self
+    }
+
+    /// A part of a field.
+    fn mark(&mut self, mark: char) -> &mut Self {
+        self.text.push(mark);
+        self
+    }
+
+    /// Ends a field that was written in parts.
+    fn end(&mut self) {
+        self.text.push(' ');
     }
 
     fn hex(&mut self, bytes: &[u8]) {
         HEXLOWER.encode_append(bytes, &mut self.text);
-        self.text.push(' ');
+        self.end();
     }
 
-    fn peer(&mut self, change: &PeerChange) -> &mut Self {
+    /// Returns where its record and standing are.
+    fn peer(&mut self, change: &PeerChange) -> Range<usize> {
         self.word(change.report.map_or(OLD_PEER, |_| PEER))
             .add(&change.info_hash)
-            .add(&change.key)
-            .add(&change.record)
-            .add(&change.standing)
-            .add(&change.credit)
-            .add(&change.counts);
-        match &change.report {
-            Some(report) => self.add(report),
-            None => self,
+            .add(&change.key);
+        let start = self.text.len();
+        self.add(&change.record).add(&change.standing);
+        let member = start..self.text.len();
+        self.add(&change.credit).add(&change.counts);
+        if let Some(report) = &change.report {
+            self.add(report);
         }
+        member
     }
 }
 
@@ -335,7 +376,11 @@ impl Encoded for PeerId {
 
 impl Encoded for SocketAddr {
     fn write(&self, line: &mut Line) {
-        line.show(self);
+        match self {
+            Self::V4(address) => address.push_to(line),
+            Self::V6(address) => address.push_to(line),
+        }
+        line.end();
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -377,10 +422,12 @@ impl Encoded for MachineId {
 /// A base, and if known `^` and `@` with the total and the time at which its session began.
 impl Encoded for (u64, Option<Point>) {
     fn write(&self, line: &mut Line) {
-        match *self {
-            (base, None) => _ = line.add(&base),
-            (base, Some(Point { total, at })) => line.show(format_args!("{base}^{total}@{at}")),
+        let (base, start) = *self;
+        line.digits(base);
+        if let Some(Point { total, at }) = start {
+            line.mark('^').digits(total).mark('@').digits(at);
         }
+        line.end();
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -398,15 +445,40 @@ impl Encoded for (u64, Option<Point>) {
     }
 }
 
+/// An address that is a part of a field.
+trait AddressText: FromStr {
+    fn push_to(&self, line: &mut Line);
+}
+
+impl AddressText for SocketAddrV4 {
+    fn push_to(&self, line: &mut Line) {
+        // The formatter takes several times as long.
+        let [a, b, c, d] = self.ip().octets();
+        line.digits(a).mark('.').digits(b).mark('.');
+        line.digits(c).mark('.').digits(d);
+        line.mark(':').digits(self.port());
+    }
+}
+
+impl AddressText for SocketAddrV6 {
+    fn push_to(&self, line: &mut Line) {
+        // Writing to a string can't fail.
+        let _ = write!(line.text, "{self}");
+    }
+}
+
 /// An endpoint, and `@` with the time at which it was last seen or given up, if that is written.
-impl<A: Display + FromStr> Encoded for (Option<A>, Option<i64>) {
+impl<A: AddressText> Encoded for (Option<A>, Option<i64>) {
     fn write(&self, line: &mut Line) {
-        match self {
-            (Some(address), Some(at)) => line.show(format_args!("{address}@{at}")),
-            (Some(address), None) => line.show(address),
-            (None, Some(at)) => line.show(format_args!("-@{at}")),
-            (None, None) => line.show("-"),
+        let (address, at) = self;
+        match address {
+            Some(address) => address.push_to(line),
+            None => _ = line.mark('-'),
         }
+        if let Some(at) = at {
+            line.mark('@').digits(*at);
+        }
+        line.end();
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -571,6 +643,20 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
             "{text}"
         );
         assert_eq!(decode(&text), Ok(vec![old]));
+    }
+
+    #[test]
+    fn the_line_of_a_peer_has_its_text_as_a_member() {
+        let mut members = Vec::new();
+        let text = encode_with(&changes(), |change, part| {
+            members.push((change.key, member_of(part)));
+        });
+        assert_eq!(text, GOLDEN);
+        let Some(Change::Peer(change)) = changes().into_iter().next() else {
+            panic!("the first is a peer")
+        };
+        let member = encode_member(&change.record, &change.standing);
+        assert_eq!(members, [(key(), member)]);
     }
 
     #[test]
