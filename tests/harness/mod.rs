@@ -15,6 +15,7 @@ pub mod mariadb;
 pub mod net;
 pub mod postgres;
 pub mod redis;
+pub mod session;
 pub mod site;
 pub mod standby;
 pub mod udp;

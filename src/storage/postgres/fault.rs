@@ -341,9 +341,7 @@ fn explain(
     let code = error.code();
     match *code {
         SqlState::QUERY_CANCELED => late(place, time_limit),
-        SqlState::TOO_MANY_CONNECTIONS => away(format!(
-            "{place} has too many connections (max_connections)"
-        )),
+        SqlState::TOO_MANY_CONNECTIONS => away(format!("{place} has too many connections: {text}")),
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
             away(format!("{place} is shutting down, or ended the connection"))
         }

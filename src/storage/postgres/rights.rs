@@ -82,6 +82,11 @@ pub(super) async fn remedy(
         }
         None => statement.starts_with("CREATE TABLE "),
     };
+    if let Some(drop) = statement.strip_prefix("DROP TRIGGER IF EXISTS ") {
+        return Ok(format!(
+            "As the owner of the table run: DROP TRIGGER {drop}"
+        ));
+    }
     Ok(if makes_new {
         format!("As an administrator run: GRANT USAGE, CREATE ON SCHEMA {schema} TO {account}")
     } else {

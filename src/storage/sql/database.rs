@@ -198,6 +198,11 @@ pub trait SqlSession: SqlCatalogue {
         Ok(newest)
     }
 
+    /// The timeline of the database, where a replica that takes over begins another one; none if that is unknown.
+    fn timeline(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether totals that do not fit their columns are clamped to them from now on; returns false if the
     /// database can't do that.
     async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {

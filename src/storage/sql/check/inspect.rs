@@ -59,7 +59,7 @@ pub(super) async fn look(
             if found.are_hidden {
                 missing.note_trigger();
             } else {
-                findings.extend(triggers::finding(&found.misplaced));
+                findings.extend(triggers::findings(&found.misplaced));
             }
         }
         findings.extend(obstacles);

@@ -62,6 +62,11 @@ pub(super) async fn check(
     rights::look_at_ids(job, &mut missing).await?;
     let lacks = missing.finding(job).await?;
     let is_complete = lacks.is_none() && failing.is_empty();
+    if !is_complete && let Some(unlike) = columns::unlike_hashes(job, schema.dialect).await? {
+        // That is why statements fail.
+        findings.push(unlike);
+        failing = FailingStatements::default();
+    }
     failing.leave_out_known(&findings);
     findings.extend(lacks);
     findings.extend(failing.findings(job.statements()));
