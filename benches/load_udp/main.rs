@@ -27,7 +27,7 @@ use closed::{Closed, Tally};
 use garbage::Garbage;
 use hashes::AquaticHashes;
 use histogram::Histogram;
-use population::{EVENT_NONE, EVENT_STARTED, PORTS, Population};
+use population::{EVENT_COMPLETED, EVENT_NONE, EVENT_STARTED, PORTS, Population};
 use source::{Source, open};
 
 /// Torrents whose numbers of peers are compared after all peers have joined; a request for more
@@ -77,6 +77,9 @@ enum Mode {
         /// Announces on their way at once.
         #[arg(long, default_value_t = 1024)]
         window: usize,
+        /// Seeders report that they have just completed their download.
+        #[arg(long)]
+        completed: bool,
     },
     /// Announces as fast as the tracker answers.
     Full {
@@ -130,7 +133,14 @@ fn main() -> anyhow::Result<()> {
     };
     let result = match mode {
         Mode::Hashes { aquatic } => return print_hashes(&population, aquatic),
-        Mode::Fill { window } => fill(&population, open_fast()?, window)?,
+        Mode::Fill { window, completed } => {
+            let event = if completed {
+                EVENT_COMPLETED
+            } else {
+                EVENT_STARTED
+            };
+            fill(&population, open_fast()?, window, event)?
+        }
         Mode::Full { window, seconds } => full(&population, open_fast()?, window, seconds)?,
         Mode::Rate { rate, seconds } => {
             let length = Duration::from_secs(seconds);
@@ -150,9 +160,14 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn fill(population: &Population, sources: Vec<Source>, window: usize) -> anyhow::Result<Value> {
+fn fill(
+    population: &Population,
+    sources: Vec<Source>,
+    window: usize,
+    event: u32,
+) -> anyhow::Result<Value> {
     let start = Instant::now();
-    let mut load = Closed::new(population, sources, window, EVENT_STARTED)?;
+    let mut load = Closed::new(population, sources, window, event)?;
     while load.visit(1, |_| ())? {}
     let seconds = start.elapsed();
     let result = counts(&load.tally, seconds);

@@ -15,6 +15,8 @@ pub const PORTS: u64 = 65_536 - PORT_FIRST;
 const HASH: usize = 20;
 const ANNOUNCE: usize = 98;
 pub const EVENT_NONE: u32 = 0;
+/// Seeders say so; leechers say that they have started.
+pub const EVENT_COMPLETED: u32 = 1;
 pub const EVENT_STARTED: u32 = 2;
 
 /// What a client's totals grow by from one announce to the next.
@@ -95,10 +97,14 @@ impl Population {
         is_same.then_some(ANNOUNCE + option)
     }
 
-    /// Appends what follows the header of a peer's announce; `lap` is how often it announced before.
+    /// Appends what follows the header of a peer's announce with that event; `lap` is how often it announced before.
     pub fn write_announce(&self, out: &mut Vec<u8>, peer: &Peer, event: u32, lap: u64) {
         let total = (lap * STEP_BYTES).to_be_bytes();
         let left: u64 = if peer.is_seeder { 0 } else { 1 << 30 };
+        let event = match event {
+            EVENT_COMPLETED if !peer.is_seeder => EVENT_STARTED,
+            _ => event,
+        };
         out.extend_from_slice(&self.info_hash(peer.torrent));
         out.extend_from_slice(b"-LT20B0-");
         out.extend_from_slice(&self.seed.to_be_bytes()[4..]);

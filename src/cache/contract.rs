@@ -987,7 +987,10 @@ fn all_kinds(number: u64) -> Vec<Change> {
     let change = change(1, 1, 1, number);
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6881).into();
     vec![
-        Change::Snatch { info_hash: hash(2) },
+        Change::Snatches {
+            info_hash: hash(2),
+            count: 3,
+        },
         guest_change(address, guest(true)),
         Change::from(change),
     ]

@@ -4,8 +4,9 @@
 //! with the tools of those stores; docs/redis.md names the fields. A line begins with its kind
 //! and the version of its format, so that a later Mika can read what an earlier one left.
 
-use std::fmt::{Display, Write as _};
-use std::net::SocketAddr;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
@@ -22,8 +23,13 @@ use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 const PEER: &str = "peer2";
 /// A peer without a report: of an earlier version, whose nodes decided on credit.
 const OLD_PEER: &str = "peer1";
+/// A snatch; more than one, with their number.
 const SNATCH: &str = "snatch1";
+const SNATCHES: &str = "snatch2";
 const GUEST: &str = "guest1";
+
+/// The version of the text of a private peer in its swarm.
+const MEMBER: &str = "1";
 
 /// A text that can't be decoded: written by another version, or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,17 +41,40 @@ pub struct Malformed {
 
 /// Encodes changes, a line each.
 pub fn encode(changes: &[Change]) -> String {
-    let mut line = Line::with_capacity(changes.len() * 256);
+    encode_with(changes, |_, _| ())
+}
+
+/// The same; passes each private peer to `see` with the part of its line that [`encode_member`] writes after the version:
+/// who needs both does not pay twice.
+pub fn encode_with(changes: &[Change], mut see: impl FnMut(&PeerChange, &str)) -> String {
+    let mut line = Line::with_capacity(changes.iter().map(length_of).sum());
     for change in changes {
         match change {
-            Change::Peer(change) => line.peer(change),
-            Change::Snatch { info_hash } => line.word(SNATCH).add(info_hash),
+            Change::Peer(change) => {
+                let member = line.peer(change);
+                see(change, &line.text[member]);
+                &mut line
+            }
+            Change::Snatches {
+                info_hash,
+                count: 1,
+            } => line.word(SNATCH).add(info_hash),
+            Change::Snatches { info_hash, count } => line.word(SNATCHES).add(info_hash).add(count),
             Change::Guest(guest) => line.word(GUEST).add(&**guest),
         };
         line.text.pop();
         line.text.push('\n');
     }
     line.text
+}
+
+/// About how many bytes its line has, in most cases no more: growing the text would copy it.
+fn length_of(change: &Change) -> usize {
+    match change {
+        Change::Peer(_) => 448,
+        Change::Snatches { .. } => 64,
+        Change::Guest(_) => 160,
+    }
 }
 
 /// Decodes what [`encode`] wrote.
@@ -55,15 +84,20 @@ pub fn decode(text: &str) -> Result<Vec<Change>, Malformed> {
 
 /// Encodes a private peer for a field of its swarm. A script of `cache::redis::swarms` counts these fields.
 pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
-    let mut line = Line::with_capacity(160);
-    line.word("1").add(record).add(standing);
+    let mut line = Line::with_capacity(256);
+    line.word(MEMBER).add(record).add(standing);
     line.text
+}
+
+/// The same from the part of a change's line that [`encode_with`] passes.
+pub fn member_of(part: &str) -> String {
+    [MEMBER, " ", part].concat()
 }
 
 /// Decodes what [`encode_member`] wrote.
 pub fn decode_member(text: &str) -> Result<(PeerRecord, Standing), Malformed> {
     let mut fields = Fields::of(text);
-    fields.expect("1")?;
+    fields.expect(MEMBER)?;
     let member = (fields.take()?, fields.take()?);
     fields.end().map(|()| member)
 }
@@ -92,8 +126,13 @@ fn decode_line(line: &str) -> Result<Change, Malformed> {
             Change::from(change)
         }
         OLD_PEER => Change::from(fields.peer()?),
-        SNATCH => Change::Snatch {
+        SNATCH => Change::Snatches {
             info_hash: fields.take()?,
+            count: 1,
+        },
+        SNATCHES => Change::Snatches {
+            info_hash: fields.take()?,
+            count: fields.take()?,
         },
         GUEST => Change::from(fields.take::<GuestChange>()?),
         _ => return Err(fields.malformed()),
@@ -157,7 +196,7 @@ macro_rules! numbers {
     ($($type:ty),*) => {$(
         impl Encoded for $type {
             fn write(&self, line: &mut Line) {
-                line.word(itoa::Buffer::new().format(*self));
+                line.digits(*self).end();
             }
 
             fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -189,28 +228,41 @@ impl Line {
         self
     }
 
-    fn show(&mut self, value: impl Display) {
-        // Writing to a string can't fail.
-        let _ = write!(self.text, "{value} ");
+    /// A part of a field.
+    fn digits(&mut self, number: impl itoa::Integer) -> &mut Self {
+        self.text.push_str(itoa::Buffer::new().format(number));
+        self
+    }
+
+    /// A part of a field.
+    fn mark(&mut self, mark: char) -> &mut Self {
+        self.text.push(mark);
+        self
+    }
+
+    /// Ends a field that was written in parts.
+    fn end(&mut self) {
+        self.text.push(' ');
     }
 
     fn hex(&mut self, bytes: &[u8]) {
         HEXLOWER.encode_append(bytes, &mut self.text);
-        self.text.push(' ');
+        self.end();
     }
 
-    fn peer(&mut self, change: &PeerChange) -> &mut Self {
+    /// Returns where its record and standing are.
+    fn peer(&mut self, change: &PeerChange) -> Range<usize> {
         self.word(change.report.map_or(OLD_PEER, |_| PEER))
             .add(&change.info_hash)
-            .add(&change.key)
-            .add(&change.record)
-            .add(&change.standing)
-            .add(&change.credit)
-            .add(&change.counts);
-        match &change.report {
-            Some(report) => self.add(report),
-            None => self,
+            .add(&change.key);
+        let start = self.text.len();
+        self.add(&change.record).add(&change.standing);
+        let member = start..self.text.len();
+        self.add(&change.credit).add(&change.counts);
+        if let Some(report) = &change.report {
+            self.add(report);
         }
+        member
     }
 }
 
@@ -324,7 +376,11 @@ impl Encoded for PeerId {
 
 impl Encoded for SocketAddr {
     fn write(&self, line: &mut Line) {
-        line.show(self);
+        match self {
+            Self::V4(address) => address.push_to(line),
+            Self::V6(address) => address.push_to(line),
+        }
+        line.end();
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -366,10 +422,12 @@ impl Encoded for MachineId {
 /// A base, and if known `^` and `@` with the total and the time at which its session began.
 impl Encoded for (u64, Option<Point>) {
     fn write(&self, line: &mut Line) {
-        match *self {
-            (base, None) => _ = line.add(&base),
-            (base, Some(Point { total, at })) => line.show(format_args!("{base}^{total}@{at}")),
+        let (base, start) = *self;
+        line.digits(base);
+        if let Some(Point { total, at }) = start {
+            line.mark('^').digits(total).mark('@').digits(at);
         }
+        line.end();
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -387,15 +445,40 @@ impl Encoded for (u64, Option<Point>) {
     }
 }
 
+/// An address that is a part of a field.
+trait AddressText: FromStr {
+    fn push_to(&self, line: &mut Line);
+}
+
+impl AddressText for SocketAddrV4 {
+    fn push_to(&self, line: &mut Line) {
+        // The formatter takes several times as long.
+        let [a, b, c, d] = self.ip().octets();
+        line.digits(a).mark('.').digits(b).mark('.');
+        line.digits(c).mark('.').digits(d);
+        line.mark(':').digits(self.port());
+    }
+}
+
+impl AddressText for SocketAddrV6 {
+    fn push_to(&self, line: &mut Line) {
+        // Writing to a string can't fail.
+        let _ = write!(line.text, "{self}");
+    }
+}
+
 /// An endpoint, and `@` with the time at which it was last seen or given up, if that is written.
-impl<A: Display + FromStr> Encoded for (Option<A>, Option<i64>) {
+impl<A: AddressText> Encoded for (Option<A>, Option<i64>) {
     fn write(&self, line: &mut Line) {
-        match self {
-            (Some(address), Some(at)) => line.show(format_args!("{address}@{at}")),
-            (Some(address), None) => line.show(address),
-            (None, Some(at)) => line.show(format_args!("-@{at}")),
-            (None, None) => line.show("-"),
+        let (address, at) = self;
+        match address {
+            Some(address) => address.push_to(line),
+            None => _ = line.mark('-'),
         }
+        if let Some(at) = at {
+            line.mark('@').digits(*at);
+        }
+        line.end();
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -510,7 +593,14 @@ mod tests {
                     multi_down: 0,
                 }),
             }),
-            Change::Snatch { info_hash },
+            Change::Snatches {
+                info_hash,
+                count: 1,
+            },
+            Change::Snatches {
+                info_hash,
+                count: u32::MAX,
+            },
             Change::from(GuestChange {
                 info_hash,
                 address: "[2001:db8::1]:6881".parse().unwrap(),
@@ -525,6 +615,7 @@ peer2 abababababababababababababababababababab 7 4294967295 2d5452333030302d00ff
 18446744073709551615^1@-6 2 -3 - 4 5 6 - 10.0.0.1:6881 [::1]:65535@-5 7 8 9 10 11 12 1 0 19 1 \
 13 14 15 16 17 18 1 20 21 26 27 28 1 0 1000 0 4294967299 22 -23 24 25 1 -
 snatch1 abababababababababababababababababababab
+snatch2 abababababababababababababababababababab 4294967295
 guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
 2d5452333030302d00ff20313233343536373839 17 1 0 1 18 0
 ";
@@ -555,6 +646,20 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
     }
 
     #[test]
+    fn the_line_of_a_peer_has_its_text_as_a_member() {
+        let mut members = Vec::new();
+        let text = encode_with(&changes(), |change, part| {
+            members.push((change.key, member_of(part)));
+        });
+        assert_eq!(text, GOLDEN);
+        let Some(Change::Peer(change)) = changes().into_iter().next() else {
+            panic!("the first is a peer")
+        };
+        let member = encode_member(&change.record, &change.standing);
+        assert_eq!(members, [(key(), member)]);
+    }
+
+    #[test]
     fn members_and_guests_are_read_again() {
         let standing = Standing::default();
         let text = encode_member(&record(), &standing);
@@ -570,6 +675,11 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
             ("peer3 ab", 1),
             ("snatch1 abab", 2),
             ("snatch1 abababababababababababababababababababab 1", 3),
+            ("snatch2 abababababababababababababababababababab", 3),
+            (
+                "snatch2 abababababababababababababababababababab 4294967296",
+                3,
+            ),
             (&line[..line.len() - 2], 48),
         ] {
             assert_eq!(decode_line(text), Err(Malformed { field }), "{text}");

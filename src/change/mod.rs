@@ -165,14 +165,14 @@ pub struct GuestChange {
     pub record: GuestRecord,
 }
 
-/// One entry of the journal. Small, because a flush may have one for each announce. A snatch is not boxed:
+/// One entry of the journal. Small, because a flush may have one for each announce. Snatches are not boxed:
 /// without a shared cache, a public tracker journals nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A private peer announced, stopped or expired.
     Peer(Box<PeerChange>),
-    /// A public peer completed a torrent.
-    Snatch { info_hash: InfoHash },
+    /// Public peers completed a torrent: how many since the last flush.
+    Snatches { info_hash: InfoHash, count: u32 },
     /// A public peer announced, stopped or expired. Storage ignores it.
     Guest(Box<GuestChange>),
 }

@@ -77,7 +77,7 @@ fn whose(change: &Change) -> Option<Whose> {
     match change {
         Change::Peer(change) => Some(Whose::Peer(change.key)),
         Change::Guest(guest) => Some(Whose::Guest(guest.info_hash, guest.address)),
-        Change::Snatch { .. } => None,
+        Change::Snatches { .. } => None,
     }
 }
 
@@ -195,10 +195,11 @@ mod tests {
 
     #[test]
     fn batches_are_bounded_and_numbered_without_gaps() {
-        let snatch = Change::Snatch {
+        let snatches = Change::Snatches {
             info_hash: InfoHash([1; 20]),
+            count: 1,
         };
-        let batches = batches(vec![snatch; BATCH_MAX + 1], "n", 3);
+        let batches = batches(vec![snatches; BATCH_MAX + 1], "n", 3);
         let numbers: Vec<u64> = batches.iter().map(|batch| batch.number).collect();
         assert_eq!(numbers, [3, 4]);
         assert_eq!(batches[1].changes.len(), 1);

@@ -439,7 +439,13 @@ mod tests {
         Arc::new(Batch {
             journal: "n".into(),
             number,
-            changes: vec![Change::Snatch { info_hash }; 10],
+            changes: vec![
+                Change::Snatches {
+                    info_hash,
+                    count: 1
+                };
+                10
+            ],
         })
     }
 

@@ -250,7 +250,7 @@ impl Sums {
                     self.note_time(change.record.last_announce);
                 }
                 Change::Guest(change) => self.note_time(change.record.last_announce),
-                Change::Snatch { .. } => {}
+                Change::Snatches { .. } => {}
             }
         }
     }

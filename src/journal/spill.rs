@@ -525,8 +525,9 @@ mod tests {
         Arc::new(Batch {
             journal: "n".into(),
             number,
-            changes: vec![Change::Snatch {
+            changes: vec![Change::Snatches {
                 info_hash: InfoHash([number as u8; 20]),
+                count: 1,
             }],
         })
     }

@@ -62,7 +62,13 @@ async fn open(path: &Path) -> Arc<dyn Storage> {
 fn snatch(tracker: &Tracker) {
     let info_hash = InfoHash([1; 20]);
     let room = tracker.outbox().reserve().unwrap();
-    room.push(0, Change::Snatch { info_hash });
+    room.push(
+        0,
+        Change::Snatches {
+            info_hash,
+            count: 1,
+        },
+    );
 }
 
 /// Storage fails, the journal is stopped, storage comes back: it gets the batch, and one that came

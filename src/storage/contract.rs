@@ -1036,13 +1036,15 @@ async fn a_public_snatch_registers_its_torrent(storage: &dyn Storage) {
         ..new_torrent(1)
     };
     storage.add_torrents(&[hybrid]).await.unwrap();
-    let snatch = |byte| Change::Snatch {
+    let snatches = |byte, count| Change::Snatches {
         info_hash: InfoHash([byte; 20]),
+        count,
     };
-    apply(storage, 1, [1, 99, 5, 5].map(snatch).to_vec()).await;
-    apply(storage, 2, vec![snatch(5)]).await;
+    let new = [(1, 1), (99, 1), (5, 1), (5, 70_000)].map(|(byte, count)| snatches(byte, count));
+    apply(storage, 1, new.to_vec()).await;
+    apply(storage, 2, vec![snatches(5, 1)]).await;
     assert_eq!(torrent(storage, 1).await.torrent.snatches, 2);
-    assert_eq!(torrent(storage, 5).await.torrent.snatches, 3);
+    assert_eq!(torrent(storage, 5).await.torrent.snatches, 70_002);
 }
 
 async fn torrents_are_removed_with_their_peers(storage: &dyn Storage) {
@@ -1070,8 +1072,9 @@ async fn torrents_are_removed_with_their_peers(storage: &dyn Storage) {
 
 async fn only_unused_torrents_of_strangers_give_way(storage: &dyn Storage) {
     add_pair(storage, 1).await;
-    let snatch = |byte| Change::Snatch {
+    let snatch = |byte| Change::Snatches {
         info_hash: InfoHash([byte; 20]),
+        count: 1,
     };
     apply(storage, 1, [1, 2, 3, 3, 4].map(snatch).to_vec()).await;
     let disabled = TorrentPatch {

@@ -101,8 +101,8 @@ impl<'a> Touched<'a> {
         let mut keys = Vec::new();
         for change in changes {
             match change {
-                Change::Snatch { info_hash } => {
-                    *touched.snatches.entry(*info_hash).or_default() += 1;
+                Change::Snatches { info_hash, count } => {
+                    *touched.snatches.entry(*info_hash).or_default() += u64::from(*count);
                 }
                 Change::Guest(_) => {}
                 Change::Peer(change) => match known.key_of(change) {

@@ -1,15 +1,19 @@
 //! The outbox: changes on their way from announces to the journal, bounded and in order.
 //!
 //! Changes of one torrent go through one lane, so they keep their order; lanes keep
-//! workers from waiting for each other. The journal *drains* the outbox: it takes all that
+//! workers from waiting for each other. Snatches of a public torrent are added up in its lane: one drain takes
+//! them as one change, however many there are. The journal *drains* the outbox: it takes all that
 //! is queued, under the next number. A [`Ticket`] holds the number of the drain that takes a change: its
 //! reply waits until everything of that drain is durable.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::base::ids::InfoHash;
 use crate::change::Change;
 
 const LANES: usize = 16;
@@ -46,6 +50,8 @@ pub struct Outbox {
 
 struct Lane {
     changes: Vec<Change>,
+    /// Snatches of public torrents; each torrent has taken room for one change.
+    snatches: HashMap<InfoHash, u32, RandomState>,
     /// The number of the next drain of this lane.
     next_drain: u64,
 }
@@ -78,6 +84,34 @@ impl Drop for Reservation<'_> {
     }
 }
 
+// === impl Lane ===
+
+impl Lane {
+    /// Changes that a drain takes.
+    fn len(&self) -> usize {
+        self.changes.len() + self.snatches.len()
+    }
+
+    /// Moves all to `drained`, and returns the number of the drain. Snatches go first: a crash between two batches may
+    /// leave a snatch without its peer, but no peer that is marked as counted without its snatch.
+    fn drain_into(&mut self, drained: &mut Vec<Change>) -> u64 {
+        let (changes, snatches) = (self.changes.len(), self.snatches.len());
+        let counted = self.snatches.drain();
+        drained.extend(counted.map(|(info_hash, count)| Change::Snatches { info_hash, count }));
+        drained.append(&mut self.changes);
+        // Keep room for as much again; give back what a rush needed.
+        if self.changes.capacity() > 4 * changes + LANE_MIN {
+            self.changes.shrink_to(2 * changes + LANE_MIN);
+        }
+        if self.snatches.capacity() > 4 * snatches + LANE_MIN {
+            self.snatches.shrink_to(2 * snatches + LANE_MIN);
+        }
+        let number = self.next_drain;
+        self.next_drain += 1;
+        number
+    }
+}
+
 // === impl Outbox ===
 
 impl Outbox {
@@ -85,6 +119,7 @@ impl Outbox {
         let lane = || {
             Mutex::new(Lane {
                 changes: Vec::new(),
+                snatches: HashMap::default(),
                 next_drain: 1,
             })
         };
@@ -109,6 +144,22 @@ impl Outbox {
         })
     }
 
+    /// Counts a snatch of a public torrent; all changes of one torrent must come under the same `lane`. False if it
+    /// is the torrent's first since the last drain, and the outbox is full: then it is not counted.
+    pub fn add_snatch(&self, lane: usize, info_hash: InfoHash) -> bool {
+        let mut lane = self.lanes[lane % LANES].lock();
+        if let Some(count) = lane.snatches.get_mut(&info_hash) {
+            *count = count.saturating_add(1);
+            return true;
+        }
+        let Some(mut room) = self.reserve() else {
+            return false;
+        };
+        room.used = true;
+        lane.snatches.insert(info_hash, 1);
+        true
+    }
+
     /// Changes that are not durable yet.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
@@ -122,25 +173,13 @@ impl Outbox {
     /// Takes everything, under the next number. Only the journal drains.
     pub fn drain(&self) -> Drained {
         // Allocated at once, so that a large number of changes is not copied again and again.
-        let waiting: usize = self
-            .lanes
-            .iter()
-            .map(|lane| lane.lock().changes.len())
-            .sum();
+        let waiting: usize = self.lanes.iter().map(|lane| lane.lock().len()).sum();
         let mut drained = Drained {
             number: 0,
             changes: Vec::with_capacity(waiting),
         };
         for lane in &self.lanes {
-            let mut lane = lane.lock();
-            let taken = lane.changes.len();
-            drained.number = lane.next_drain;
-            drained.changes.append(&mut lane.changes);
-            lane.next_drain += 1;
-            // Keep room for as much again; give back what a rush needed.
-            if lane.changes.capacity() > 4 * taken + LANE_MIN {
-                lane.changes.shrink_to(2 * taken + LANE_MIN);
-            }
+            drained.number = lane.lock().drain_into(&mut drained.changes);
         }
         drained
     }
@@ -185,9 +224,39 @@ mod tests {
     use crate::base::ids::InfoHash;
 
     fn change(byte: u8) -> Change {
-        Change::Snatch {
+        snatches(byte, 1)
+    }
+
+    fn snatches(byte: u8, count: u32) -> Change {
+        Change::Snatches {
             info_hash: InfoHash([byte; 20]),
+            count,
         }
+    }
+
+    #[test]
+    fn snatches_of_a_torrent_are_one_change_of_a_drain() {
+        let outbox = Outbox::new(2);
+        let add = |byte: u8| outbox.add_snatch(0, InfoHash([byte; 20]));
+        assert!((0..5).all(|_| add(1)));
+        assert!(add(2) && !add(3), "room for two torrents");
+        assert!(add(1), "it has its room already");
+        let drained = outbox.drain();
+        assert_eq!(drained.changes.len(), 2);
+        assert!(drained.changes.contains(&snatches(1, 6)));
+        assert!(drained.changes.contains(&snatches(2, 1)));
+        assert!(!add(1), "what is not durable still counts");
+        outbox.mark_durable(drained.number, drained.changes.len());
+        assert!(add(1));
+        assert_eq!(outbox.drain().changes, [snatches(1, 1)]);
+    }
+
+    #[test]
+    fn snatches_are_drained_before_the_peers_that_they_mark() {
+        let outbox = Outbox::new(10);
+        outbox.reserve().unwrap().push(0, change(1));
+        assert!(outbox.add_snatch(0, InfoHash([2; 20])));
+        assert_eq!(outbox.drain().changes, [snatches(2, 1), change(1)]);
     }
 
     #[test]

@@ -119,9 +119,9 @@ impl Tracker {
     }
 
     /// Counts a snatch that another node counted.
-    pub fn follow_snatch(&self, info_hash: InfoHash) {
+    pub fn follow_snatches(&self, info_hash: InfoHash, count: u32) {
         if let Some(tracker) = self.public() {
-            tracker.follow_snatch(info_hash);
+            tracker.follow_snatches(info_hash, count);
         }
     }
 }

@@ -11,7 +11,7 @@ fn share(from: &mut World, to: &World) {
     for change in from.drain() {
         match change {
             Change::Peer(change) => to.tracker.follow_peer(&change, false, to.now),
-            Change::Snatch { info_hash } => to.tracker.follow_snatch(info_hash),
+            Change::Snatches { info_hash, count } => to.tracker.follow_snatches(info_hash, count),
             Change::Guest(it) => {
                 to.tracker
                     .follow_guest(it.info_hash, it.address, &it.record, to.now);

@@ -467,8 +467,8 @@ impl Storage {
     fn apply(&mut self, change: &Change) {
         let change = match change {
             Change::Peer(change) => change,
-            Change::Snatch { info_hash } => {
-                *self.public_snatches.entry(*info_hash).or_default() += 1;
+            Change::Snatches { info_hash, count } => {
+                *self.public_snatches.entry(*info_hash).or_default() += count;
                 return;
             }
             Change::Guest(_) => return,

@@ -46,9 +46,10 @@ class Load:
         """The info hashes of its torrents, in hex."""
         return self._start("hashes")[0].split()
 
-    def fill(self, server, window=1024):
-        """Lets all peers join, and compares the tracker's counts with the truth."""
-        return self._play(server, "fill", "--window", window)
+    def fill(self, server, window=1024, completed=False):
+        """Lets all peers join, seeders by `completed` if asked for, and compares the tracker's counts with the truth."""
+        words = ["--completed"] if completed else []
+        return self._play(server, "fill", "--window", window, *words)
 
     def full(self, server, seconds):
         """Announces as fast as the server answers."""

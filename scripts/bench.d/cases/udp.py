@@ -1,10 +1,11 @@
 """UDP on one core: Mika beside a responder without state (the floor), aquatic_udp and opentracker.
 
 Two loads: aquatic_udp_load_test with its defaults (connects, announces and some scrapes), and
-announces only, by load_udp. The server has one core, the load another. Runs are interleaved;
-figures are medians over the rounds.
+announces only, by load_udp. Each has two phases: peers join an empty tracker, and all are there.
+The server has one core, the load another. Runs are interleaved; figures are medians over the rounds.
 """
 
+import functools
 import pathlib
 import tempfile
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from benchkit.report import Column, note
 from benchkit.udp import AquaticLoad, Load
 
 LOADS = ("aquatic", "announces")
+PHASES = ("joining", "steady")
 OTHERS = ("aquatic_udp", "aquatic_udp io_uring", "opentracker")
 TORRENTS_MAX = 8_000_000
 
@@ -38,6 +40,7 @@ COLUMNS = [
 def add_arguments(parser):
     parser.set_defaults(rounds=3, seconds=10)
     parser.add_argument("--load", choices=LOADS, action="append", help="only this load")
+    parser.add_argument("--phase", choices=PHASES, action="append", help="only this phase")
     parser.add_argument("--beside", choices=OTHERS, action="append", help="only this other tracker")
     parser.add_argument("--no-others", action="store_true", help="only Mika and the floor")
     parser.add_argument("--numwant", type=int, default=50, help="of announces only (default %(default)s)")
@@ -55,31 +58,30 @@ def run(options, report):
     with ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))
         loads = choose_loads(options, folder)
-        servers = start(loads, options, folder, stack)
-        turns = OneAtATime(servers.values())
-        floors = {}
-        for name, load in loads.items():
-            size = join(name, load, servers, turns, options)
-            floors[name] = stack.enter_context(start_floor(size, folder))
-        for number in range(options.rounds):
-            note(f"round {number + 1} of {options.rounds}")
-            for name, load in loads.items():
-                play(name, load, floors[name], servers, turns, options, report)
-    for name in loads:
-        report.beside(f"{name}, mika", [f"{name}, {other}" for other in servers if other != "mika"])
+        starters = choose_trackers(loads, options, folder)
+        phases = options.phase or PHASES
+        if "joining" in phases:
+            measure_joining(loads, starters, options, folder, report)
+        if "steady" in phases:
+            measure_steady(loads, starters, options, folder, report)
+    kinds = [f"{name} {phase}" for phase in phases for name in loads]
+    for kind in kinds:
+        others = [case for case in report.cases() if case.startswith(f"{kind}, ")]
+        report.beside(f"{kind}, mika", [case for case in others if not case.endswith((", mika", ", floor"))])
     report.title = f"UDP on one core: medians of {options.rounds} rounds of {options.seconds} s"
-    warn_of_other_work(loads, servers, report)
+    warn_of_other_work(kinds, report)
     if idle := [case for case in report.cases() if report.median(case, "busy") < BUSY_MIN]:
         note(f"compare these by CPU, their server had time to spare: {'; '.join(idle)}")
 
 
-def warn_of_other_work(loads, servers, report):
+def warn_of_other_work(kinds, report):
     """Names the trackers whose replies have far more or fewer peers than Mika's."""
-    for load in loads:
-        own, *others = (report.median(f"{load}, {name}", "mean_peers") for name in servers)
-        for name, peers_each in zip(list(servers)[1:], others):
+    for kind in kinds:
+        own = report.median(f"{kind}, mika", "mean_peers")
+        for case in (case for case in report.cases() if case.startswith(f"{kind}, ")):
+            peers_each = report.median(case, "mean_peers")
             if min(own, peers_each) < PEERS_RATIO_MIN * max(own, peers_each):
-                note(f"{load}: mika's replies have {own:.1f} peers and those of {name} {peers_each:.1f}: no fair comparison")
+                note(f"{case}: replies have {peers_each:.1f} peers, and Mika's {own:.1f}: no fair comparison")
 
 
 def choose_loads(options, folder):
@@ -95,36 +97,93 @@ def choose_loads(options, folder):
     return loads
 
 
-def start(loads, options, folder, stack):
-    """Mika and the others, by name, on one core."""
-    core, _ = cores()
-    port = free_port()
-    config = mika.write_config(folder, "public", udp=port, max_torrents=TORRENTS_MAX)
-    servers = {"mika": stack.enter_context(mika.start(config, port, core, folder, "udp"))}
+def choose_trackers(loads, options, folder):
+    """What starts each tracker on one core, empty, by name."""
+    starters = {"mika": functools.partial(start_mika, folder)}
     others = [] if options.no_others else options.beside or OTHERS
     for name in others:
-        port = free_port()
         if name == "opentracker":
             hashes = [one for load in loads.values() for one in load.hashes()]
-            server = peers.opentracker(port, core, folder, hashes)
+            starters[name] = functools.partial(start_opentracker, folder, hashes)
         else:
             features = "io-uring" if "io_uring" in name else None
-            server = peers.aquatic_udp(port, core, folder, features)
-        if server is not None:
-            servers[name] = stack.enter_context(server)
-    return servers
+            starters[name] = functools.partial(start_aquatic, folder, features)
+    return starters
 
 
-def join(name, load, servers, turns, options):
+def start_mika(folder):
+    core, _ = cores()
+    port = free_port()
+    own = pathlib.Path(tempfile.mkdtemp(prefix="mika-", dir=folder))
+    config = mika.write_config(own, "public", udp=port, max_torrents=TORRENTS_MAX)
+    return mika.start(config, port, core, own, "udp")
+
+
+def start_aquatic(folder, features):
+    core, _ = cores()
+    return peers.aquatic_udp(free_port(), core, folder, features)
+
+
+def start_opentracker(folder, hashes):
+    core, _ = cores()
+    return peers.opentracker(free_port(), core, folder, hashes)
+
+
+def measure_joining(loads, starters, options, folder, report):
+    """Each tracker is started anew for each run."""
+    for number in range(options.rounds):
+        for load_name, load in loads.items():
+            note(f"joining, round {number + 1} of {options.rounds}: {load_name}")
+            kind = f"{load_name} joining"
+            for name, starter in starters.items():
+                server = starter()
+                if server is None:
+                    continue
+                with server:
+                    figures = measure(server, functools.partial(join, load, server, options.seconds))
+                    server.check_alive()
+                if name == "mika":
+                    size = round(figures["mean_peers"])
+                    report.add(f"{kind}, floor", measure_floor(load, size, options, folder))
+                report.add(f"{kind}, {name}", figures, ratio_to=f"{kind}, floor")
+
+
+def measure_floor(load, size, options, folder):
+    with start_floor(size, folder) as floor:
+        return measure(floor, functools.partial(load.full, floor, options.seconds))
+
+
+def measure_steady(loads, starters, options, folder, report):
+    """All trackers are started once, and all peers join before the first figure."""
+    with ExitStack() as stack:
+        started = ((name, starter()) for name, starter in starters.items())
+        servers = {name: stack.enter_context(server) for name, server in started if server is not None}
+        turns = OneAtATime(servers.values())
+        floors = {}
+        for name, load in loads.items():
+            size = fill(name, load, servers, turns, options)
+            floors[name] = stack.enter_context(start_floor(size, folder))
+        for number in range(options.rounds):
+            note(f"steady, round {number + 1} of {options.rounds}")
+            for name, load in loads.items():
+                play(f"{name} steady", load, floors[name], servers, turns, options, report)
+
+
+def join(load, server, seconds):
+    """Peers join a tracker: for so long by aquatic's load, and by load_udp until all have joined."""
+    if isinstance(load, AquaticLoad):
+        return load.full(server, seconds)
+    return load.fill(server, completed=True)
+
+
+def fill(name, load, servers, turns, options):
     """Lets the population of a load join everywhere; peers in Mika's mean reply."""
     sizes = {}
     for server_name, server in servers.items():
         note(f"{load.peers} peers of {load.torrents} torrents join {server_name}")
         turns.turn(server)
-        if isinstance(load, AquaticLoad):
-            result = load.full(server, options.join_seconds)
-        else:
-            load.fill(server)
+        result = join(load, server, options.join_seconds)
+        if not isinstance(load, AquaticLoad):
             result = load.full(server, 2)
         sizes[server_name] = result["mean_peers"]
         server.wait_for_rest()
@@ -138,27 +197,31 @@ def start_floor(size, folder):
     return Server([TARGET / "examples" / "floor_udp", f"127.0.0.1:{port}", size], port, core, folder, "udp")
 
 
-def play(name, load, floor, servers, turns, options, report):
+def play(kind, load, floor, servers, turns, options, report):
     """One round: the floor, then all trackers."""
     turns.turn(None)
-    base = f"{name}, floor"
-    report.add(base, measure(floor, load, options))
+    base = f"{kind}, floor"
+    report.add(base, measure(floor, functools.partial(load.full, floor, options.seconds)))
     for server_name, server in servers.items():
         turns.turn(server)
-        report.add(f"{name}, {server_name}", measure(server, load, options), ratio_to=base)
+        figures = measure(server, functools.partial(load.full, server, options.seconds))
+        report.add(f"{kind}, {server_name}", figures, ratio_to=base)
         server.check_alive()
 
 
-def measure(server, load, options):
+def measure(server, run):
+    """What one run of a load costs a server, with the work that it put off, such as its journal."""
     before = server.cpu_seconds()
-    result = load.full(server, options.seconds)
+    result = run()
+    busy = (server.cpu_seconds() - before) / result["seconds"]
+    server.wait_for_rest()
     used = server.cpu_seconds() - before
     # The load's own beginning is in its time, and not in the server's.
     return {
         "rate": result["replies"] / result["seconds"],
         "by_cpu": result["replies"] / used,
         "cpu_us": used * 1e6 / result["replies"],
-        "busy": used / result["seconds"],
+        "busy": busy,
         "load_busy": result["cpu_seconds"] / result["seconds"],
         "mean_peers": result["mean_peers"],
     }

@@ -59,24 +59,25 @@ impl Derived {
         derived
     }
 
-    /// Adds the changes of a later batch.
-    pub(super) fn add(&mut self, changes: &[Change]) {
+    /// Adds the changes of a later batch; returns their text.
+    pub(super) fn add(&mut self, changes: &[Change]) -> String {
+        let text = codec::encode_with(changes, |change, part| {
+            self.add_peer(change, codec::member_of(part));
+        });
+        // Snatches are left out: storage decides the credit.
         for change in changes {
-            match change {
-                Change::Peer(change) => self.add_peer(change),
-                // Storage decides the credit.
-                Change::Snatch { .. } => {}
-                Change::Guest(guest) => {
-                    let record = &guest.record;
-                    let text = record.active.then(|| codec::encode_guest(record));
-                    let swarm = self.guests.entry(guest.info_hash).or_default();
-                    swarm.insert(keys::guest_field(guest.address), text);
-                }
+            if let Change::Guest(guest) = change {
+                let record = &guest.record;
+                let text = record.active.then(|| codec::encode_guest(record));
+                let swarm = self.guests.entry(guest.info_hash).or_default();
+                swarm.insert(keys::guest_field(guest.address), text);
             }
         }
+        text
     }
 
-    fn add_peer(&mut self, change: &PeerChange) {
+    /// `text` is what the hash of its swarm has of it.
+    fn add_peer(&mut self, change: &PeerChange, text: String) {
         let PeerChange {
             key,
             record,
@@ -85,7 +86,7 @@ impl Derived {
         } = change;
         let field = keys::member_field(key.user, &key.peer_id);
         let swarm = self.members.entry(change.info_hash).or_default();
-        swarm.insert(field, MemberText::of(record, standing));
+        swarm.insert(field, MemberText::new(text, record));
 
         let membership = Membership::of(key.user, key.torrent, record, standing);
         let peer = (change.info_hash, key.user, key.peer_id);

@@ -90,15 +90,15 @@ impl Keeping<'_> {
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
         for batch in batches {
+            let changes = derived.add(&batch.changes);
             // If the stream is gone, this batch must not begin a new one: those before it have lower ids, and could
             // not be added any more.
-            let reply = self.add(batch, is_first).await?;
+            let reply = self.add(batch, &changes, is_first).await?;
             if is_first && reply == Value::Nil {
-                self.begin_stream(batch).await?;
+                self.begin_stream(batch, &changes).await?;
             }
             is_first = false;
             self.note_stream(batch);
-            derived.add(&batch.changes);
         }
         derived.write(self.session).await
     }
@@ -113,7 +113,7 @@ impl Keeping<'_> {
     }
 
     /// Creates the stream if it is missing because it was never written to.
-    async fn begin_stream(&self, batch: &Batch) -> Result<(), CacheError> {
+    async fn begin_stream(&self, batch: &Batch, changes: &str) -> Result<(), CacheError> {
         let generation = self.session.generation();
         let written = self.streams.written.lock().get(&batch.journal).copied();
         let now = if written == Some(generation) {
@@ -130,13 +130,19 @@ impl Keeping<'_> {
         if own.is_some() && owner.is_some() && own != owner {
             return Err(self.link.broken("it belongs to another database now"));
         }
-        self.add(batch, false).await.map(drop)
+        self.add(batch, changes, false).await.map(drop)
     }
 
-    async fn add(&self, batch: &Batch, only_if_there: bool) -> Result<Value, CacheError> {
+    /// Adds a batch, whose changes are these as text.
+    async fn add(
+        &self,
+        batch: &Batch,
+        changes: &str,
+        only_if_there: bool,
+    ) -> Result<Value, CacheError> {
         let replies = self
             .session
-            .run_tolerant(add(batch, only_if_there), is_known)
+            .run_tolerant(add(batch, changes, only_if_there), is_known)
             .await?;
         replies
             .into_iter()
@@ -145,7 +151,7 @@ impl Keeping<'_> {
     }
 }
 
-fn add(batch: &Batch, only_if_there: bool) -> Cmd {
+fn add(batch: &Batch, changes: &str, only_if_there: bool) -> Cmd {
     let mut command = redis::cmd("XADD");
     command.arg(keys::journal(&batch.journal));
     if only_if_there {
@@ -156,7 +162,7 @@ fn add(batch: &Batch, only_if_there: bool) -> Cmd {
         .arg("count")
         .arg(batch.changes.len())
         .arg("changes")
-        .arg(codec::encode(&batch.changes));
+        .arg(changes);
     command
 }
 
@@ -345,7 +351,13 @@ mod tests {
             Arc::new(Batch {
                 journal: "a".into(),
                 number: 1,
-                changes: vec![crate::change::Change::Snatch { info_hash }; len],
+                changes: vec![
+                    crate::change::Change::Snatches {
+                        info_hash,
+                        count: 1
+                    };
+                    len
+                ],
             })
         };
         assert_eq!(group_len(&[batch(GROUP_CHANGES + 1), batch(1)]), 1);

@@ -72,8 +72,13 @@ pub(super) struct MemberWrites {
 
 impl MemberText {
     pub(super) fn of(record: &PeerRecord, standing: &Standing) -> Self {
+        Self::new(codec::encode_member(record, standing), record)
+    }
+
+    /// The same, of which the text is known.
+    pub(super) fn new(text: String, record: &PeerRecord) -> Self {
         Self {
-            text: codec::encode_member(record, standing),
+            text,
             age: record.age(),
         }
     }

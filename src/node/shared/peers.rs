@@ -431,8 +431,10 @@ fn apply(node: &Node, batch: &Batch, is_counted: bool, now: Now) {
         match change {
             // Also of a torrent that this node does not know yet: its notice may be on its way.
             Change::Peer(change) => node.tracker.follow_peer(change, is_counted, now),
-            Change::Snatch { info_hash } if !is_counted => node.tracker.follow_snatch(*info_hash),
-            Change::Snatch { .. } => {}
+            Change::Snatches { info_hash, count } if !is_counted => {
+                node.tracker.follow_snatches(*info_hash, *count);
+            }
+            Change::Snatches { .. } => {}
             Change::Guest(guest) => {
                 node.tracker
                     .follow_guest(guest.info_hash, guest.address, &guest.record, now);

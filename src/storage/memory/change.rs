@@ -195,8 +195,9 @@ mod tests {
         Arc::new(Batch {
             journal: "n#1.a".into(),
             number,
-            changes: vec![Change::Snatch {
+            changes: vec![Change::Snatches {
                 info_hash: crate::base::ids::InfoHash([9; 20]),
+                count: 1,
             }],
         })
     }

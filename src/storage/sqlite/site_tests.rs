@@ -282,8 +282,9 @@ async fn statements_of_the_config_are_used() {
     let users = storage.users(None, 10).await.unwrap().rows;
     let uploaded: Vec<u64> = users.iter().map(|it| it.totals.uploaded).collect();
     assert_eq!(uploaded, [5, 0]);
-    let snatch = |byte| Change::Snatch {
+    let snatch = |byte| Change::Snatches {
         info_hash: InfoHash([byte; 20]),
+        count: 1,
     };
     let batch = Batch {
         journal: "a".into(),

@@ -136,9 +136,9 @@ impl PublicSwarm<'_> {
         }
     }
 
-    /// Counts a snatch.
-    pub fn add_snatch(&mut self) {
-        self.set_snatches(self.snatches().saturating_add(1));
+    /// Counts more snatches.
+    pub fn add_snatches(&mut self, count: u32) {
+        self.set_snatches(self.snatches().saturating_add(count));
     }
 
     /// Inserts a peer, or updates a known one (rule W4); returns what it was before: nothing, if it was last

@@ -43,9 +43,14 @@ pub(super) struct Pool {
     end: usize,
     /// The first free run of each length, from 1 on. Each names the next of its length.
     free: [u32; UNITS_MAX],
+    /// The lengths that have a free run: bit 0 for a length of 1. A swarm that grows looks for a run with almost every
+    /// peer, and looking at each list took a tenth of the time to join.
+    free_lengths: u64,
     /// Units of all free runs.
     free_units: usize,
 }
+
+const _: () = assert!(UNITS_MAX <= u64::BITS as usize);
 
 // === impl Run ===
 
@@ -71,6 +76,7 @@ impl Default for Pool {
             units: ChunkedVec::default(),
             end: 0,
             free: [NONE; UNITS_MAX],
+            free_lengths: 0,
             free_units: 0,
         }
     }
@@ -98,12 +104,17 @@ impl Pool {
 
     /// A run of `len` units, at most [`UNITS_MAX`], with arbitrary content.
     pub fn take(&mut self, len: usize) -> Run {
-        let is_fit = |found: &usize| self.free[found - 1] != NONE;
-        let Some(found) = (len.max(1)..=UNITS_MAX).find(is_fit) else {
+        let least = len.max(1);
+        let long_enough = self.free_lengths >> (least - 1);
+        if long_enough == 0 {
             return self.append(len);
-        };
-        let start = self.free[found - 1];
-        self.free[found - 1] = self.next_of(start);
+        }
+        let list = least - 1 + long_enough.trailing_zeros() as usize;
+        let (start, found) = (self.free[list], list + 1);
+        self.free[list] = self.next_of(start);
+        if self.free[list] == NONE {
+            self.free_lengths &= !(1 << list);
+        }
         self.free_units -= found;
         self.give_back(Run::new(start as usize + len, found - len));
         Run::new(start as usize, len)
@@ -115,6 +126,7 @@ impl Pool {
             return;
         };
         let next = std::mem::replace(&mut self.free[list], run.start);
+        self.free_lengths |= 1 << list;
         self.get_mut(run)[0][..4].copy_from_slice(&next.to_le_bytes());
         self.free_units += run.len();
     }
@@ -169,6 +181,8 @@ mod tests {
             let mut free_units = 0;
             for len in 1..=UNITS_MAX {
                 let mut start = self.free[len - 1];
+                let is_noted = self.free_lengths & 1 << (len - 1) != 0;
+                assert_eq!(is_noted, start != NONE, "length {len}");
                 while start != NONE {
                     let len = len as u8;
                     take(Run { start, len });

@@ -56,12 +56,12 @@ impl PublicTracker {
         }
     }
 
-    pub fn follow_snatch(&self, info_hash: InfoHash) {
+    pub fn follow_snatches(&self, info_hash: InfoHash, count: u32) {
         let rules = self.common.rules.load();
         let key = Key::from(&info_hash);
         let mut swarms = self.swarms.lock(key.shard());
         if let Some(mut swarm) = self.swarm(&mut swarms, key, &rules) {
-            swarm.add_snatch();
+            swarm.add_snatches(count);
         }
     }
 }

@@ -125,7 +125,7 @@ impl PublicTracker {
                 && self.journal_snatch(shard, info_hash, context.now.mono)
             {
                 swarm.set_counted(context.endpoint, client);
-                swarm.add_snatch();
+                swarm.add_snatches(1);
                 is_counted = true;
                 let family = Family::of(context.endpoint);
                 let peer_id = &context.params.peer_id;
@@ -274,13 +274,12 @@ impl PublicTracker {
             .is_known_by_other_family(&info_hash, peer_id, family, now)
     }
 
-    /// Queues a snatch; false if there is no room, and then it is not counted.
+    /// Adds a snatch to those of the next flush; false if there is no room, and then it is not counted.
     fn journal_snatch(&self, shard: usize, info_hash: InfoHash, now: Seconds) -> bool {
-        let Some(room) = self.common.outbox.reserve() else {
+        if !self.common.outbox.add_snatch(shard, info_hash) {
             self.common.metrics.outbox_full.increment();
             return false;
-        };
-        room.push(shard, Change::Snatch { info_hash });
+        }
         self.common.metrics.snatches.increment();
         self.common.publish_snatch(info_hash, None, now);
         true

@@ -85,7 +85,10 @@ async fn refused_snatches_do_not_stop_others() {
     let mut snatches = (*batch(1, 0..0)).clone();
     for byte in [1, 2, 1] {
         let info_hash = InfoHash([byte; 20]);
-        snatches.changes.push(Change::Snatch { info_hash });
+        snatches.changes.push(Change::Snatches {
+            info_hash,
+            count: 1,
+        });
     }
     storage
         .apply(&[Arc::new(snatches)], &CreditRules::default())
@@ -168,7 +171,10 @@ async fn hashes_in_text_columns_are_read_and_written() {
             assert_eq!(it.sql(&bytes), "1", "{name}: as the site would write it");
         }
         let mut snatch = (*batch(1, 0..0)).clone();
-        let snatches = [hash(250), hashes[4]].map(|info_hash| Change::Snatch { info_hash });
+        let snatches = [hash(250), hashes[4]].map(|info_hash| Change::Snatches {
+            info_hash,
+            count: 1,
+        });
         snatch.changes.extend(snatches);
         let rules = CreditRules::default();
         let applied = it.storage.apply(&[Arc::new(snatch)], &rules).await;

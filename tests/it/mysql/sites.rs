@@ -160,8 +160,9 @@ async fn tables_of_2015_stay_as_they_are() {
     assert_eq!(changes.len(), 3, "{changes:?}");
     // A snatch of a torrent that the site does not have is its own business.
     let mut snatch = (*batch(2, 0..0)).clone();
-    snatch.changes.push(Change::Snatch {
+    snatch.changes.push(Change::Snatches {
         info_hash: InfoHash([9; 20]),
+        count: 1,
     });
     storage
         .apply(&[Arc::new(snatch)], &CreditRules::default())

@@ -23,6 +23,7 @@ mod renamed;
 mod replaced;
 mod restored;
 mod seeders;
+mod snatches;
 mod spill;
 mod swarms;
 mod warm;
