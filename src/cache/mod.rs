@@ -40,6 +40,11 @@ pub enum CacheError {
     /// The server was restarted or replaced: it may have lost acknowledged data.
     #[error("the cache was restarted")]
     Restarted(Generation),
+    /// What was scanned is being moved between servers: some of it may have been missed.
+    #[error(
+        "the cache moves keys from one server to another, so that a scan may miss some: try again later"
+    )]
+    Moving,
 }
 
 /// The heartbeat of a node that has shut down cleanly: what storage lacks of its journal is in its spill

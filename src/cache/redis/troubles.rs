@@ -1,0 +1,65 @@
+//! The problems of servers in the log: each once, and its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::cache::CacheError;
+
+/// The problem of each server that was logged last.
+#[derive(Default)]
+pub(super) struct Troubles(Mutex<BTreeMap<Arc<str>, Trouble>>);
+
+enum Trouble {
+    Unreachable,
+    /// The server refused this command.
+    Refusing(String),
+}
+
+impl Troubles {
+    /// Logs that a server can't be reached.
+    pub(super) fn unreachable(&self, server: &Arc<str>, error: &CacheError) {
+        self.log(server, error, Trouble::Unreachable);
+    }
+
+    /// Logs that a server refuses a command.
+    pub(super) fn refused(&self, server: &Arc<str>, error: &CacheError, command: String) {
+        self.log(server, error, Trouble::Refusing(command));
+    }
+
+    fn log(&self, server: &Arc<str>, error: &CacheError, trouble: Trouble) {
+        let mut troubles = self.0.lock();
+        if !troubles.contains_key(server) {
+            troubles.insert(Arc::clone(server), trouble);
+            drop(troubles);
+            tracing::warn!("the cache is away: {error}");
+        }
+    }
+
+    /// There is a connection to the server.
+    pub(super) fn reached(&self, server: &str) {
+        let mut troubles = self.0.lock();
+        if matches!(troubles.get(server), Some(Trouble::Unreachable)) {
+            troubles.remove(server);
+            drop(troubles);
+            tracing::info!("the cache is back: {server}");
+        }
+    }
+
+    /// The command that the server has refused, if any.
+    pub(super) fn refused_command(&self, server: &str) -> Option<String> {
+        match self.0.lock().get(server) {
+            Some(Trouble::Refusing(command)) => Some(command.clone()),
+            _ => None,
+        }
+    }
+
+    /// The server executes that command again.
+    pub(super) fn served(&self, server: &str) {
+        let ended = self.0.lock().remove(server);
+        if ended.is_some() {
+            tracing::info!("the cache is back: {server}");
+        }
+    }
+}
