@@ -206,18 +206,20 @@ impl RedisLink {
         let view = Arc::new(view);
         state.view = Some(Arc::clone(&view));
         drop(state);
-        self.troubles.reached(&self.server);
+        if view.is_whole() {
+            self.troubles.all_reached(&self.server);
+            return view;
+        }
         for server in &view.servers {
             match &server.problem {
-                Some(problem) => self
-                    .troubles
-                    .unreachable(&server.name, &CacheError::Away(problem.clone())),
+                Some(problem) => {
+                    let error = CacheError::Away(problem.clone());
+                    self.troubles.unreachable(&server.name, &error);
+                }
                 None => self.troubles.reached(&server.name),
             }
         }
-        if !view.is_whole() {
-            self.restore();
-        }
+        self.restore();
         view
     }
 

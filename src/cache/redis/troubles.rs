@@ -47,6 +47,17 @@ impl Troubles {
         }
     }
 
+    /// There are connections to all servers; those that are not among them any more were replaced.
+    pub(super) fn all_reached(&self, servers: &str) {
+        let mut troubles = self.0.lock();
+        let before = troubles.len();
+        troubles.retain(|_, trouble| matches!(trouble, Trouble::Refusing(_)));
+        if troubles.len() < before {
+            drop(troubles);
+            tracing::info!("the cache is back: {servers}");
+        }
+    }
+
     /// The command that the server has refused, if any.
     pub(super) fn refused_command(&self, server: &str) -> Option<String> {
         match self.0.lock().get(server) {
@@ -61,5 +72,24 @@ impl Troubles {
         if ended.is_some() {
             tracing::info!("the cache is back: {server}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_was_replaced_is_no_trouble_any_more() {
+        let troubles = Troubles::default();
+        let [lost, full] = ["lost", "full"].map(Arc::from);
+        let error = CacheError::Away("it is away".into());
+        troubles.unreachable(&lost, &error);
+        troubles.refused(&full, &error, "XADD".into());
+        troubles.all_reached("all");
+        assert!(!troubles.0.lock().contains_key(&lost));
+        assert_eq!(troubles.refused_command(&full).as_deref(), Some("XADD"));
+        troubles.served(&full);
+        assert_eq!(troubles.refused_command(&full), None);
     }
 }
