@@ -214,3 +214,13 @@ fn the_messages_that_the_manual_explains_exist() {
     let missing: Vec<&&str> = quotes.iter().filter(|quote| !exists(quote)).collect();
     assert!(missing.is_empty(), "no such message in src: {missing:#?}");
 }
+
+/// docs/drivers.md says so.
+#[test]
+fn the_example_of_a_storage_driver_is_short() {
+    let of = |file: &str| {
+        let path = root().join("examples/custom_driver").join(file);
+        read(&path).lines().count()
+    };
+    assert!(of("driver.rs") + of("file.rs") < 250);
+}

@@ -8,10 +8,12 @@
 //!        32 current has the same times and source as uploaded's, which are omitted
 //!        64 the `started` of current is known   128 that of previous is known
 //!        256 current goes on from a total that the previous one has not reached yet
+//!        512 there are earlier ones
 //! session: low, high - low, began (zigzag), last - began, and if it is known, began - start (zigzag)
 //! dip:     since (zigzag), total, at - since
+//! earlier: how many, then for each whether its `started` is known (0 or 1), and the session
 //! After the sessions, if there is one: the source of current's last report. At the end, the total that
-//! current goes on from.
+//! current goes on from, and earlier ones, of which the oldest are left out where the column has no room.
 //! ```
 //!
 //! A client reports both totals at once, so the second one rarely needs times of its own.
@@ -21,7 +23,7 @@
 
 use super::machines::{Machine, Machines};
 use super::peer::PeerAccount;
-use super::sessions::{Dip, ReportSource, Session, Sessions};
+use super::sessions::{Dip, EarlierSessions, ReportSource, Session, Sessions};
 
 const VERSION: u8 = 2;
 
@@ -34,16 +36,35 @@ const LIKE_UPLOADED: u64 = 32;
 const CURRENT_HAS_START: u64 = 64;
 const PREVIOUS_HAS_START: u64 = 128;
 const GOES_ON: u64 = 256;
+const EARLIER: u64 = 512;
 
 const IS_V6: u8 = 1;
 const HAS_OTHER: u8 = 2;
 
 /// Bytes that the column has room for (migration `0002_sessions`).
-#[cfg(test)]
 const COLUMN: usize = 320;
 
 /// Replaces `bytes` by the packed account.
 pub fn pack(account: &PeerAccount, bytes: &mut Vec<u8>) {
+    pack_all(account, bytes);
+    for count in (0..EarlierSessions::MAX).rev() {
+        if bytes.len() <= COLUMN {
+            return;
+        }
+        let newest = |sessions: Sessions| Sessions {
+            earlier: sessions.earlier.newest(count),
+            ..sessions
+        };
+        let account = PeerAccount {
+            up: newest(account.up),
+            down: newest(account.down),
+            ..*account
+        };
+        pack_all(&account, bytes);
+    }
+}
+
+fn pack_all(account: &PeerAccount, bytes: &mut Vec<u8>) {
     bytes.clear();
     bytes.push(VERSION);
     put_sessions(bytes, &account.up, None);
@@ -74,6 +95,7 @@ fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sess
         (CURRENT_HAS_START, named(sessions.current)),
         (PREVIOUS_HAS_START, named(sessions.previous)),
         (GOES_ON, sessions.goes_on_from.is_some()),
+        (EARLIER, sessions.earlier.iter().next().is_some()),
     ];
     let set = flags.iter().filter(|(_, is_set)| *is_set);
     put(bytes, set.fold(0, |flags, (flag, _)| flags | flag));
@@ -97,6 +119,19 @@ fn put_sessions(bytes: &mut Vec<u8>, sessions: &Sessions, uploaded: Option<&Sess
     }
     if let Some(from) = sessions.goes_on_from {
         put(bytes, from);
+    }
+    put_earlier(bytes, &sessions.earlier);
+}
+
+fn put_earlier(bytes: &mut Vec<u8>, earlier: &EarlierSessions) {
+    let count = earlier.iter().count() as u64;
+    if count > 0 {
+        put(bytes, count);
+    }
+    for session in earlier.iter() {
+        put(bytes, session.start.is_some().into());
+        put_window(bytes, session);
+        put_times(bytes, session);
     }
 }
 
@@ -198,6 +233,24 @@ fn sessions(rest: &mut &[u8], uploaded: Option<&Sessions>) -> Option<Sessions> {
     if has(GOES_ON) {
         found.goes_on_from = Some(take(rest)?);
     }
+    if has(EARLIER) {
+        found.earlier = earlier(rest)?;
+    }
+    Some(found)
+}
+
+fn earlier(rest: &mut &[u8]) -> Option<EarlierSessions> {
+    let mut found = EarlierSessions::default();
+    let count = take(rest)?;
+    if count > EarlierSessions::MAX as u64 {
+        return None;
+    }
+    for _ in 0..count {
+        let has_start = take(rest)? != 0;
+        let window = window(rest)?;
+        let times = times(rest, has_start)?;
+        found.push_oldest(session(window, times, false));
+    }
     Some(found)
 }
 
@@ -290,6 +343,7 @@ mod tests {
                 at: began,
             }),
             goes_on_from: Some(low),
+            earlier: EarlierSessions::default(),
             by: ReportSource(u16::MAX),
         }
     }
@@ -349,6 +403,51 @@ mod tests {
         let usual = PeerAccount::known(5_000_000_000, 5_000_000_000, 1_700_000_000);
         pack(&usual, &mut bytes);
         assert_eq!(bytes.len(), 22);
+    }
+
+    #[test]
+    fn earlier_sessions_are_packed_as_far_as_there_is_room() {
+        let session = |number: u64, start| Session {
+            start,
+            ..full(number, number << 40, 1 << 34, 1 << 35)
+                .current
+                .unwrap()
+        };
+        let mut earlier = EarlierSessions::default();
+        for number in 1..=EarlierSessions::MAX as u64 {
+            let start = (number % 2 == 0).then_some(1 << 34);
+            earlier.push_oldest(Session {
+                is_first: false,
+                ..session(number, start)
+            });
+        }
+        let with = |up, down| PeerAccount {
+            up: Sessions {
+                earlier,
+                ..Sessions::known(up, 1 << 34)
+            },
+            down: Sessions::known(down, 1 << 34),
+            machines: None,
+        };
+        let mut bytes = Vec::new();
+        pack(&with(1, 1), &mut bytes);
+        assert_eq!(unpack(&bytes), Some(with(1, 1)));
+        assert_eq!(unpack(&bytes[..bytes.len() - 1]), None);
+        let mut account = PeerAccount {
+            up: full(0, u64::MAX >> 1, 1 << 36, 1 << 37),
+            down: full(0, u64::MAX >> 1, 1 << 37, 1 << 38),
+            machines: None,
+        };
+        account.up.earlier = earlier;
+        account.down.earlier = earlier;
+        pack(&account, &mut bytes);
+        let kept = unpack(&bytes).unwrap();
+        let count = kept.up.earlier.iter().count();
+        assert!((1..EarlierSessions::MAX).contains(&count), "{count}");
+        assert_eq!(kept.up.earlier, earlier.newest(count));
+        assert_eq!(kept.down.earlier, earlier.newest(count));
+        assert_eq!(kept.up.current, account.up.current);
+        assert!(bytes.len() <= COLUMN, "{}", bytes.len());
     }
 
     #[test]

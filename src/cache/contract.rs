@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{
     Cache, CacheError, CacheKey, CacheLeftover, Generation, KeySet, Mirrored, NodeStats, Notice,
-    RowKey, Rows, STOPPED, Scan, SharedPeer, Write, owner,
+    Replayed, RowKey, Rows, STOPPED, Scan, SharedPeer, Write, owner,
 };
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::sums::{Credited, Sum};
@@ -39,10 +39,11 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     it_belongs_to_one_database(&*open().await).await;
     what_another_database_left_goes(&*open().await).await;
     a_cache_that_another_database_uses_is_refused(open().await).await;
+    notes_of_replayed_journals_stay_until_these_leave(&*open().await).await;
 }
 
-/// All tests but those of methods that have a default: what web applications read, leftovers, and to which database
-/// the cache belongs.
+/// All tests but those of methods that have a default: what web applications read, leftovers, to which database
+/// the cache belongs, and notes of replayed journals.
 pub async fn run_core<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     batches_are_kept_until_they_are_applied(&*open().await).await;
     a_batch_is_kept_once(&*open().await).await;
@@ -55,6 +56,7 @@ pub async fn run_core<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) 
     peers_are_written_and_removed(&*open().await).await;
     newer_peers_are_left(&*open().await).await;
     late_batches_leave_newer_peers(&*open().await).await;
+    peers_of_several_batches_are_written_at_once(&*open().await).await;
     old_peers_are_pruned(&*open().await).await;
     users_are_written_and_removed(&*open().await).await;
     torrents_are_written_and_removed(&*open().await).await;
@@ -340,6 +342,39 @@ async fn late_batches_leave_newer_peers(cache: &dyn Cache) {
         assert!(found.contains(&member(expected)), "{number}: {found:?}");
         assert_eq!(found.len(), 2);
     }
+}
+
+async fn peers_of_several_batches_are_written_at_once(cache: &dyn Cache) {
+    put_pair(cache).await;
+    let at = |announces, active| {
+        let mut change = change(1, 1, 1, 100);
+        change.record.announces = announces;
+        change.record.active = active;
+        change
+    };
+    let (last, other) = (at(3, false), change(1, 1, 2, 1));
+    let batches = [
+        vec![Change::from(at(1, true)), Change::from(other.clone())],
+        vec![Change::from(at(2, true))],
+        vec![Change::from(last.clone())],
+    ];
+    let batches: Vec<Batch> = (1..)
+        .zip(batches)
+        .map(|(number, changes)| (*batch(number, changes)).clone())
+        .collect();
+    for batches in [&batches[..], &batches[..1], &[]] {
+        cache.put_peers_of(batches).await.unwrap();
+        let found = peers(cache, 1).await;
+        assert_eq!(found.len(), 2, "{found:?}");
+        for change in [&last, &other] {
+            assert!(found.contains(&member(change)), "{found:?}");
+        }
+    }
+    assert_eq!(
+        kept(cache, NODE, 0, 10).await,
+        [],
+        "peers alone are written"
+    );
 }
 
 async fn old_peers_are_pruned(cache: &dyn Cache) {
@@ -786,6 +821,29 @@ async fn nodes_come_and_go(cache: &dyn Cache) {
     cache.forget_journal("c").await.unwrap();
     assert_eq!(nodes().await, []);
     assert_eq!(cache.last_kept("a").await.unwrap(), 0);
+}
+
+async fn notes_of_replayed_journals_stay_until_these_leave(cache: &dyn Cache) {
+    let replayed = async || {
+        let mut replayed = cache.replayed().await.unwrap();
+        replayed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        replayed
+    };
+    let note = |number, at| Replayed { number, at };
+    assert_eq!(replayed().await, []);
+    for (journal, number, at) in [("a#1.x", 1, 5), ("b#1.x", u64::MAX, 6), ("a#1.x", 2, 7)] {
+        cache.beat(journal, "1").await.unwrap();
+        let set = cache.set_replayed(journal, note(number, at)).await;
+        set.unwrap();
+    }
+    let [a, b] = [("a#1.x", note(2, 7)), ("b#1.x", note(u64::MAX, 6))]
+        .map(|(journal, note)| (journal.to_owned(), note));
+    assert_eq!(replayed().await, [a, b.clone()]);
+    cache.beat("a#1.x", "2").await.unwrap();
+    cache.leave("a#1.x").await.unwrap();
+    assert_eq!(replayed().await, [b]);
+    cache.forget_journal("b#1.x").await.unwrap();
+    assert_eq!(replayed().await, []);
 }
 
 async fn a_lease_has_one_holder(cache: &dyn Cache) {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use super::{
     CacheError, CacheFinding, CacheKey, CacheLeftover, ControlPosition, Generation, KeySet, Mark,
-    Membership, NodeStats, Notice, Rows, Scan, SharedPeer, Wiped, Write,
+    Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer, Wiped, Write, last_changes,
+    members_of, memberships_of,
 };
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::change::sums::Credited;
@@ -156,7 +157,8 @@ pub trait Cache: CacheUpkeep {
     /// All journals with a heartbeat that were not removed by [`Cache::leave`], and their last `sign`.
     async fn nodes(&self) -> Result<Vec<(String, String)>, CacheError>;
 
-    /// Removes a node from the list: it has stopped, and nothing of its journal is left.
+    /// Removes a node from the list, and what [`CacheUpkeep::set_replayed`] noted: it has stopped, and nothing
+    /// of its journal is left.
     async fn leave(&self, journal: &str) -> Result<(), CacheError>;
 
     /// Acquires or renews a lease for `time`; false if another holder has it.
@@ -255,6 +257,18 @@ pub trait CacheUpkeep: Send + Sync + 'static {
         Ok(())
     }
 
+    // --- ended journals; by default, each start reads again all that is kept of them ---
+
+    /// How far the leftovers of ended journals were replayed.
+    async fn replayed(&self) -> Result<Vec<(String, Replayed)>, CacheError> {
+        Ok(Vec::new())
+    }
+
+    /// Notes how far the leftover of a journal was replayed, in place of an earlier note.
+    async fn set_replayed(&self, _journal: &str, _replayed: Replayed) -> Result<(), CacheError> {
+        Ok(())
+    }
+
     // --- what only web applications read; left out by default ---
 
     /// Adds torrents to users' sets, and removes them.
@@ -279,6 +293,17 @@ impl dyn Cache + '_ {
     pub async fn forget_journal(&self, journal: &str) -> Result<(), CacheError> {
         self.leave(journal).await?;
         self.trim_journal(journal, None).await
+    }
+
+    /// Writes the private peers of consecutive batches of one journal, and the sets of their users: the process
+    /// that kept these batches may have died before it did.
+    pub async fn put_peers_of(&self, batches: &[Batch]) -> Result<(), CacheError> {
+        let Some(changes) = last_changes(batches) else {
+            return Ok(());
+        };
+        let written = self.put_peers(&members_of(&changes)).await?;
+        self.put_memberships(&memberships_of(&changes, &written))
+            .await
     }
 
     /// The torrents that have peers here.

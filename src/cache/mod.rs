@@ -61,6 +61,15 @@ pub fn time_of(sign: &str) -> Option<i64> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
+/// How far the leftover of an ended journal was replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// Storage had all batches up to this one, and the cache had the peers of those that it kept.
+    pub number: u64,
+    /// When that was first seen (Unix time).
+    pub at: i64,
+}
+
 /// A peer as nodes share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedPeer {
@@ -111,6 +120,26 @@ pub fn memberships_of(batch: &Batch, written: &[(InfoHash, UserId, PeerId)]) -> 
         Membership::of(key.user, key.torrent, &change.record, &change.standing)
     };
     latest.into_values().map(membership).collect()
+}
+
+/// The last change of each peer in consecutive batches of one journal, in their order, as one batch.
+fn last_changes(batches: &[Batch]) -> Option<Batch> {
+    let last = batches.last()?;
+    let mut known = HashSet::new();
+    let mut changes = Vec::new();
+    for change in batches.iter().flat_map(|batch| &batch.changes).rev() {
+        if let Change::Peer(peer) = change
+            && known.insert((peer.info_hash, peer.key.user, peer.key.peer_id))
+        {
+            changes.push(change.clone());
+        }
+    }
+    changes.reverse();
+    Some(Batch {
+        journal: last.journal.clone(),
+        number: last.number,
+        changes,
+    })
 }
 
 /// One page of an enumeration: unordered, and an item may appear twice.

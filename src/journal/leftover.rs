@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::spill::{Spill, SpillError, SpilledBatch};
-use crate::cache::{Cache, CacheError, members_of, memberships_of};
+use crate::cache::{Cache, CacheError};
 use crate::change::Batch;
 use crate::storage::{CreditRules, Storage, StorageError};
 
@@ -64,14 +64,25 @@ impl JournalError {
 impl Leftover<'_> {
     /// Applies all of it. Idempotent, so it may be interrupted anywhere.
     pub async fn apply(&self, rules: &CreditRules) -> Result<AdoptedJournal, JournalError> {
-        let before = self.storage.last_applied(self.journal).await?;
+        let applied = self.storage.last_applied(self.journal).await?;
+        self.apply_after(0, applied, rules).await
+    }
+
+    /// [`Self::apply`], where the cache has the peers of all batches up to `written`, and storage has all up to
+    /// `applied`, and maybe more: what both have is not read.
+    pub async fn apply_after(
+        &self,
+        written: u64,
+        applied: u64,
+        rules: &CreditRules,
+    ) -> Result<AdoptedJournal, JournalError> {
         let mut adopted = AdoptedJournal {
             journal: self.journal.to_owned(),
-            applied: before,
+            applied,
             ..AdoptedJournal::default()
         };
-        let mut spilled = self.spilled(before).await?;
-        let mut after = 0;
+        let mut spilled = self.spilled(applied).await?;
+        let mut after = written.min(applied);
         while let Some(batches) = self.next(after, &mut spilled).await? {
             for run in batches.chunk_by(|batch, next| next.number == batch.number + 1) {
                 self.apply_run(run, rules, &mut adopted).await?;
@@ -138,12 +149,7 @@ impl Leftover<'_> {
         let cached = cache
             .kept(self.journal, after, PAGE, Duration::ZERO)
             .await?;
-        for batch in &cached {
-            // Its node may have died before it wrote them.
-            let written = cache.put_peers(&members_of(batch)).await?;
-            let memberships = memberships_of(batch, &written);
-            cache.put_memberships(&memberships).await?;
-        }
+        cache.put_peers_of(&cached).await?;
         Ok(cached)
     }
 

@@ -8,12 +8,13 @@
 //! A batch is *durable*, and the replies that wait for it are sent, once it is in storage (without a
 //! cache), in a cache that logs to its disk, or in the node's spill file.
 //!
-//! Each start of a node has its own journal; `leftover` applies what the journals of ended processes
-//! left.
+//! Each start of a node has its own journal; `leftover` applies what the journal of an ended process
+//! left, and `ended` keeps track of such journals until they are forgotten.
 
 mod apply;
 #[cfg(feature = "contract")]
 pub mod disk;
+mod ended;
 mod leftover;
 mod number;
 mod queue;

@@ -1,26 +1,17 @@
-//! Replays to storage what dead nodes left behind, and forgets journals that have ended.
+//! Replays to storage what dead nodes left behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::leftover::{JournalError, Leftover};
-use crate::base::clock::Seconds;
-use crate::cache::{Cache, CacheError};
+use super::ended::EndedJournals;
+use super::leftover::{AdoptedJournal, JournalError};
+use crate::base::clock::{Now, Seconds};
+use crate::cache::Cache;
 use crate::change::journals::{is_later, sort_by_start};
 use crate::storage::{CreditRules, Storage};
 
 /// Seconds without a heartbeat after which a process counts as dead.
 const DEAD_AFTER: u32 = 15;
-
-/// Seconds without a heartbeat after which a journal is removed from the list, if storage has all of it. A
-/// process that comes back adds its journal again. The journal's number stays in storage, because its spill
-/// file may turn up on the next start.
-const DELISTED_AFTER: u32 = 86_400;
-
-/// Seconds without a heartbeat after which a journal is forgotten if its node has started again: that
-/// start has saved what the spill file had.
-const FORGOTTEN_AFTER: u32 = 600;
 
 /// Watches the journals of other nodes, and of this node's earlier starts.
 pub struct Replay {
@@ -57,25 +48,31 @@ impl Replay {
 
     /// Looks at all journals once, and applies what dead processes left, by the current rules. To be
     /// called every few seconds. What can't be applied is logged once, and does not stop the others.
-    pub async fn look(&mut self, now: Seconds, rules: &CreditRules) -> Result<(), CacheError> {
-        let mut nodes = self.cache.nodes().await?;
+    pub async fn look(&mut self, now: Now, rules: &CreditRules) -> Result<(), JournalError> {
+        let cache = Arc::clone(&self.cache);
+        let mut nodes = cache.nodes().await?;
         sort_by_start(&mut nodes);
         self.watched
             .retain(|journal, _| nodes.iter().any(|(name, _)| name == journal));
+        let mut dead = Vec::new();
         for (journal, sign) in &nodes {
             if *journal == self.own {
                 continue;
             }
-            let silence = self.silence(journal, sign, now);
-            if silence < DEAD_AFTER {
-                continue;
+            let silence = self.silence(journal, sign, now.mono);
+            if silence >= DEAD_AFTER {
+                dead.push((journal, silence));
             }
+        }
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let storage = Arc::clone(&self.storage);
+        let ended = EndedJournals::read(&*cache, &*storage, now.unix).await?;
+        for (journal, silence) in dead {
             let has_started_again = nodes.iter().any(|(other, _)| is_later(other, journal));
-            let result = match self.apply(journal, now, rules).await {
-                Ok(applied) => {
-                    self.forget(journal, applied, silence, has_started_again)
-                        .await
-                }
+            let result = match self.apply(&ended, journal, now.mono, rules).await {
+                Ok(adopted) => ended.forget(&adopted, silence, has_started_again).await,
                 Err(error) => Err(error),
             };
             self.log_outcome(journal, result);
@@ -104,20 +101,15 @@ impl Replay {
         }
     }
 
-    /// Applies what a journal left; returns the number of the last batch that storage has.
+    /// Applies what a journal left.
     async fn apply(
         &mut self,
+        ended: &EndedJournals<'_>,
         journal: &str,
         now: Seconds,
         rules: &CreditRules,
-    ) -> Result<u64, JournalError> {
-        let leftover = Leftover {
-            journal,
-            cache: Some(&*self.cache),
-            storage: &*self.storage,
-            spill: None,
-        };
-        let adopted = leftover.apply(rules).await?;
+    ) -> Result<AdoptedJournal, JournalError> {
+        let adopted = ended.replay(journal, rules).await?;
         if adopted.batches > 0 {
             tracing::info!(
                 journal,
@@ -130,48 +122,10 @@ impl Replay {
             && now.since(watched.applied.1) >= self.keep
         {
             // Nodes that follow the journal have read it by now, too.
-            self.cache
-                .trim_journal(journal, Some(watched.applied.0))
-                .await?;
+            ended.trim(journal, watched.applied.0).await?;
             watched.applied = (adopted.applied, now);
         }
-        Ok(adopted.applied)
-    }
-
-    /// Forgets an ended journal as far as it is not needed any more.
-    async fn forget(
-        &self,
-        journal: &str,
-        applied: u64,
-        silence: u32,
-        has_started_again: bool,
-    ) -> Result<(), JournalError> {
-        // A journal without any batch belongs to a start that failed.
-        let is_over = silence >= FORGOTTEN_AFTER || applied == 0;
-        let is_forgotten = has_started_again && is_over;
-        if !is_forgotten && silence < DELISTED_AFTER {
-            return Ok(());
-        }
-        if !self
-            .cache
-            .kept(journal, 0, 1, Duration::ZERO)
-            .await?
-            .is_empty()
-        {
-            return Ok(());
-        }
-        if !is_forgotten {
-            self.cache.leave(journal).await?;
-            tracing::info!(journal, "a node that is gone is not followed any more");
-        // Storage first: a start compares its number with what the cache has. If the number has changed,
-        // the process is back.
-        } else if self.storage.forget_journal(journal, applied).await? {
-            self.cache.forget_journal(journal).await?;
-            tracing::debug!(journal, "a journal that has ended is forgotten");
-        } else if self.storage.last_applied(journal).await? == 0 {
-            self.cache.leave(journal).await?;
-        }
-        Ok(())
+        Ok(adopted)
     }
 
     /// Logs a new problem, and the end of one.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::apply::credit_rules;
+use super::ended::{self, EndedJournals};
 use super::leftover::{JournalError, Leftover};
 use super::queue::{BatchQueue, Limits};
 use super::spill::{Spill, SpillHeader};
@@ -102,29 +103,17 @@ impl Journal {
         let Some(cache) = &shared.parts.cache else {
             return Ok(());
         };
-        let rules = credit_rules(&shared.parts.tracker);
+        let storage = &*shared.parts.storage;
+        let now = shared.parts.clock.now().unix;
+        let ended = EndedJournals::read(&**cache, storage, now).await?;
         let mut nodes = cache.nodes().await?;
         journals::sort_by_start(&mut nodes);
         for (journal, _) in nodes
             .iter()
             .filter(|(journal, _)| shared.is_earlier(journal))
         {
-            let leftover = Leftover {
-                journal,
-                cache: Some(&**cache),
-                storage: &*shared.parts.storage,
-                spill: None,
-            };
-            match leftover.apply(&rules).await {
-                Ok(adopted) if adopted.batches > 0 => {
-                    tracing::info!(
-                        journal,
-                        batches = adopted.batches,
-                        changes = adopted.changes,
-                        "applied what an earlier start left in the cache"
-                    );
-                }
-                Ok(_) => {}
+            match shared.replay_earlier(&ended, journal).await {
+                Ok(()) => {}
                 Err(error) if error.is_lasting() => tracing::error!(
                     journal,
                     %error,
@@ -133,18 +122,21 @@ impl Journal {
                 Err(error) => return Err(error),
             }
         }
+        ended.drop_stray_notes(&nodes).await?;
         // Batches of journals that the cache has forgotten can only be in a spill file of another host
         // that had this node's name: storage must know which of those it has.
-        for (journal, applied) in shared.parts.storage.journals().await? {
+        for (journal, applied) in storage.journals().await? {
             let is_listed = nodes.iter().any(|(name, _)| *name == journal);
             let is_recent =
                 journals::start_of(&journal) + NUMBERS_KEPT > journals::start_of(&shared.name);
-            let may_turn_up = is_recent && applied > 0;
-            if shared.is_earlier(&journal) && !is_listed {
-                if !may_turn_up {
-                    let storage = &shared.parts.storage;
-                    storage.forget_journal(&journal, applied).await?;
-                }
+            if !shared.is_earlier(&journal) || is_listed {
+                continue;
+            }
+            if is_recent && applied > 0 {
+                // The number of its last batch stays: without it, the cache would seem to be behind storage.
+                cache.trim_journal(&journal, Some(applied)).await?;
+            } else {
+                storage.forget_journal(&journal, applied).await?;
                 cache.forget_journal(&journal).await?;
             }
         }
@@ -207,11 +199,12 @@ async fn save_former(
         spill: Some(spill),
     };
     let adopted = leftover.apply(&credit_rules(&parts.tracker)).await?;
-    if let Some(cache) = &parts.cache
-        && adopted.batches > 0
-    {
-        // No node follows that journal, but its peers are in the cache now.
-        cache.publish(&[Notice::Peers]).await?;
+    if let Some(cache) = &parts.cache {
+        if adopted.batches > 0 {
+            // No node follows that journal, but its peers are in the cache now.
+            cache.publish(&[Notice::Peers]).await?;
+        }
+        ended::note(&**cache, &adopted, parts.clock.now().unix).await?;
     }
     tracing::info!(
         journal = former.journal,
@@ -246,6 +239,30 @@ impl JournalShared {
     /// Whether a journal belongs to an earlier start of this node.
     fn is_earlier(&self, journal: &str) -> bool {
         journal != self.name && journals::node_of(journal) == self.settings.node
+    }
+
+    /// Applies what an earlier start of this node left in the cache, and forgets its journal once that is not
+    /// needed any more: this start has saved what the spill file had.
+    async fn replay_earlier(
+        &self,
+        ended: &EndedJournals<'_>,
+        journal: &str,
+    ) -> Result<(), JournalError> {
+        let rules = credit_rules(&self.parts.tracker);
+        let adopted = ended.replay(journal, &rules).await?;
+        if adopted.batches > 0 {
+            tracing::info!(
+                journal,
+                batches = adopted.batches,
+                changes = adopted.changes,
+                "applied what an earlier start left in the cache"
+            );
+        }
+        let age = ended.replayed_for(&adopted).unwrap_or(0);
+        if age >= self.settings.keep {
+            ended.trim(journal, adopted.applied).await?;
+        }
+        ended.forget(&adopted, age, true).await
     }
 
     /// Checks periodically whether the cache logs to its disk. Runs until cancelled.

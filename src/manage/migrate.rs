@@ -57,7 +57,9 @@ pub async fn run(
             printer.line(format_args!("applied {name}"))?;
         }
     }
-    Ok(ExitStatus::Success)
+    // What is left to administrators, such as triggers on a table of another account.
+    let is_right = !report_problems(&storage.inspect().await.map_err(named)?, printer);
+    Ok(ExitStatus::of(is_right))
 }
 
 /// Prints the SQL of all migrations of the schema. Each is recorded in `mika_migrations`, by its name.

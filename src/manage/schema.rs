@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::print::{Column, Printer, Row, left};
 use super::{ExitStatus, UsageError, open};
 use crate::config::{Config, Drivers};
+use crate::storage::sql::statements::is_file;
 use crate::storage::{self, Severity, StorageDrivers};
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +74,12 @@ fn list(printer: &mut Printer) -> Result<ExitStatus> {
 
 fn show(name: &str, driver: &str, printer: &mut Printer) -> Result<ExitStatus> {
     let schemas = storage::schemas(driver);
+    if is_file(name) {
+        bail!(UsageError(format!(
+            "{name} is a file, and this prints the schemas of this version by their names (mika-manage schema list). To \
+             try the file: mika-manage schema test {name}"
+        )));
+    }
     let Some((_, text)) = schemas.iter().find(|(known, _)| *known == name) else {
         let names: Vec<&str> = schemas.iter().map(|(name, _)| *name).collect();
         bail!(UsageError(format!(

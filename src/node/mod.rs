@@ -190,9 +190,9 @@ async fn every<F: Future<Output = ()>>(pause: std::time::Duration, mut work: imp
 /// How to make a key for the API: `genkey` replaces existing files only with `--force`.
 fn api_key_hint(files: &TlsFiles) -> &'static str {
     if files.key.exists() || files.cert.exists() {
-        "mika-manage genkey --force makes a new key and a certificate"
+        "mika-manage genkey --force makes a new key and a certificate; api.listen [] is for no API"
     } else {
-        "mika-manage genkey makes a key and a certificate"
+        "mika-manage genkey makes a key and a certificate; api.listen [] is for no API"
     }
 }
 

@@ -1,4 +1,8 @@
-//! For drivers that hold their rows in memory: the rows, and what batches do to them.
+//! For drivers that hold their rows in memory: the rows, what batches do to them, each change as data to be logged, and
+//! the feed.
+
+mod change;
+mod feed;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,6 +18,9 @@ use crate::storage::{
     CreditRules, NewTorrent, NewUser, Page, StorageError, StoredHistory, StoredPeer, batches,
 };
 
+pub use change::MemoryChange;
+pub use feed::MemoryFeed;
+
 /// The largest number that totals reach (rule A8).
 const TOTAL_MAX: u64 = i64::MAX.cast_unsigned();
 
@@ -26,6 +33,8 @@ pub struct MemoryRows {
     pub histories: BTreeMap<(TorrentId, UserId), HeldHistory>,
     /// The number of the last applied batch of each journal.
     pub journals: BTreeMap<String, u64>,
+    /// What [`MemoryRows::make`] added.
+    pub feed: MemoryFeed,
 }
 
 /// The row of a peer.

@@ -6,6 +6,7 @@
 //! `contract`) tests it.
 
 pub mod batches;
+mod blocking;
 mod claim;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -27,6 +28,7 @@ mod unusable;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ use crate::base::secret::Secret;
 use crate::registry::RowChange;
 
 pub use crate::registry::{BadRow, PLAUSIBLE_MAX, StoredTorrent, StoredUser, UserTotals, Wipe};
+pub use blocking::blocking;
 pub use claim::Claim;
 pub use driver::Storage;
 pub use migrate::MigrationStatus;
@@ -199,6 +202,18 @@ pub fn file_of(driver: &str, url: &Secret) -> Option<PathBuf> {
 }
 
 // === impl StorageError ===
+
+impl StorageError {
+    /// [`StorageError::Away`], from what a client or the system says: never a password or a passkey.
+    pub fn away(problem: impl Display) -> Self {
+        Self::Away(problem.to_string())
+    }
+
+    /// [`StorageError::Broken`], likewise.
+    pub fn broken(problem: impl Display) -> Self {
+        Self::Broken(problem.to_string())
+    }
+}
 
 impl From<Finding> for StorageError {
     fn from(finding: Finding) -> Self {

@@ -1,5 +1,5 @@
-//! The log of changed rows that can't be used. Rate limited, so that neither a change that is read
-//! repeatedly nor an edit of the whole table floods it.
+//! The log of changed rows that can't be used, and of credit that reaches no row. Rate limited, so that neither a change that is
+//! read repeatedly nor an edit of the whole table floods it.
 
 use std::collections::HashSet;
 
@@ -21,20 +21,83 @@ struct Window {
     is_full: bool,
 }
 
-/// The window of this process, which has one log.
-static WINDOW_NOW: Mutex<Option<Window>> = Mutex::new(None);
+/// The windows of this process, which has one log.
+static ROWS: Mutex<Option<Window>> = Mutex::new(None);
+static CREDIT: Mutex<Option<Window>> = Mutex::new(None);
+
+/// Credit that reaches no row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Uncredited {
+    /// Storage does not have the user or torrent any more: it was deleted while reports of it were on their way.
+    Gone { table: &'static str, id: u32 },
+    /// It is there, and the site's statement changes no row for it.
+    Unmatched {
+        table: &'static str,
+        id: u32,
+        statement: String,
+    },
+    /// The site's statement changes fewer rows than it is given.
+    SomeUnmatched {
+        table: &'static str,
+        statement: String,
+    },
+}
 
 /// Logs that a changed row can't be used, and counts as deleted.
 pub(super) fn log(table: &'static str, id: u32, problem: &str) {
-    let mut window = WINDOW_NOW.lock();
-    let window = window.get_or_insert_with(Window::new);
-    match window.see(Clock::start().now().unix, (table, id, problem.to_owned())) {
+    match see(&ROWS, table, id, problem) {
         Seen::New => tracing::warn!(table, id, "row passed over: {problem}"),
         Seen::TooMany => {
             tracing::warn!("more rows that changed were passed over; see: mika-manage check");
         }
         Seen::Known => {}
     }
+}
+
+/// Logs credit that reached no row, which is lost.
+pub(super) fn log_uncredited(uncredited: &Uncredited) {
+    let (table, id, statement) = match uncredited {
+        Uncredited::Gone { table, id } => (*table, *id, ""),
+        Uncredited::Unmatched {
+            table,
+            id,
+            statement,
+        } => (*table, *id, statement.as_str()),
+        Uncredited::SomeUnmatched { table, statement } => (*table, 0, statement.as_str()),
+    };
+    match (see(&CREDIT, table, id, statement), uncredited) {
+        (Seen::Known, _) => {}
+        (Seen::TooMany, _) => tracing::warn!(
+            "more credit was dropped because it reached no row; see: mika-manage check"
+        ),
+        (Seen::New, Uncredited::Gone { .. }) => {
+            tracing::info!(
+                table,
+                id,
+                "reports dropped: storage does not have it any more"
+            );
+        }
+        (Seen::New, Uncredited::Unmatched { .. }) => {
+            tracing::warn!(
+                table,
+                id,
+                "credit lost: the statement {statement} changes no row for it"
+            );
+        }
+        (Seen::New, Uncredited::SomeUnmatched { .. }) => {
+            tracing::warn!(
+                table,
+                "credit lost: the statement {statement} changes fewer rows than it is given"
+            );
+        }
+    }
+}
+
+/// Whether that is to be logged now.
+fn see(window: &Mutex<Option<Window>>, table: &'static str, id: u32, problem: &str) -> Seen {
+    let mut window = window.lock();
+    let window = window.get_or_insert_with(Window::new);
+    window.see(Clock::start().now().unix, (table, id, problem.to_owned()))
 }
 
 /// Whether a row is to be named.

@@ -1,14 +1,18 @@
 //! A site's database on either server, and the SQL in which they differ.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::copy;
 use super::galera::Galera;
 use super::mariadb::MariaDb;
 use super::net::Host;
 use super::postgres::Postgres;
+use super::session::Session;
 use super::standby::Pair;
 
 /// Its name.
@@ -54,6 +58,27 @@ macro_rules! on {
     };
 }
 
+/// Makes two tests of each of these functions, `NAME::on_mariadb` and `NAME::on_postgresql`: it is run with
+/// either [`Database`].
+#[macro_export]
+macro_rules! on_each_database {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            use $crate::harness::database::Database;
+
+            #[test]
+            fn on_mariadb() {
+                super::$test(Database::MariaDb);
+            }
+
+            #[test]
+            fn on_postgresql() {
+                super::$test(Database::Postgres);
+            }
+        }
+    )+};
+}
+
 /// The numbers of a row, which is the answer to `sql`.
 pub fn numbers<const N: usize>(sql: &str, row: &str) -> [i64; N] {
     let numbers = row.split_whitespace().map(|word| {
@@ -73,11 +98,7 @@ impl SiteDatabase {
     pub fn start(database: Database) -> Self {
         match database {
             Database::MariaDb => Self::of_mariadb(MariaDb::start()),
-            Database::Postgres => {
-                let server = Postgres::start();
-                Self::fill_postgres(&server);
-                Self::Postgres(server)
-            }
+            Database::Postgres => Self::of_postgres(Postgres::start()),
             Database::Galera => {
                 let cluster = Galera::start();
                 Self::fill_mariadb(&cluster);
@@ -92,9 +113,18 @@ impl SiteDatabase {
         }
     }
 
-    /// A MariaDB on a host of its own network.
-    pub fn start_in(host: &Host) -> Self {
-        Self::of_mariadb(MariaDb::start_in(host))
+    /// One server on a host of its own network.
+    pub fn start_in(database: Database, host: &Host) -> Self {
+        match database {
+            Database::MariaDb => Self::of_mariadb(MariaDb::start_in(host)),
+            Database::Postgres => Self::of_postgres(Postgres::start_in(host)),
+            _ => panic!("several servers on one host"),
+        }
+    }
+
+    fn of_postgres(server: Postgres) -> Self {
+        Self::fill_postgres(&server);
+        Self::Postgres(server)
     }
 
     fn of_mariadb(server: MariaDb) -> Self {
@@ -103,22 +133,37 @@ impl SiteDatabase {
     }
 
     fn fill_mariadb(server: &MariaDb) {
-        server.database(DATABASE);
-        server.sql(&format!(
-            "CREATE USER {ACCOUNT} IDENTIFIED BY '{PASSWORD}';
-             GRANT {PRIVILEGES} ON {DATABASE}.* TO {ACCOUNT}"
-        ));
+        let account = format!("CREATE USER {ACCOUNT} IDENTIFIED BY '{PASSWORD}'");
+        server.sql(&account);
+        Self::create_on_mariadb(server, DATABASE);
     }
 
     fn fill_postgres(server: &Postgres) {
-        server.database(DATABASE);
-        server.sql(
-            DATABASE,
-            &format!(
-                "CREATE ROLE {ACCOUNT} LOGIN PASSWORD '{PASSWORD}';
-                 GRANT CREATE, USAGE ON SCHEMA public TO {ACCOUNT}"
-            ),
-        );
+        let account = format!("CREATE ROLE {ACCOUNT} LOGIN PASSWORD '{PASSWORD}'");
+        server.sql("postgres", &account);
+        server.require_password(ACCOUNT);
+        Self::create_on_postgres(server, DATABASE);
+    }
+
+    fn create_on_mariadb(server: &MariaDb, name: &str) {
+        server.database(name);
+        server.sql(&format!("GRANT {PRIVILEGES} ON {name}.* TO {ACCOUNT}"));
+    }
+
+    fn create_on_postgres(server: &Postgres, name: &str) {
+        server.database(name);
+        let grant = format!("GRANT CREATE, USAGE ON SCHEMA public TO {ACCOUNT}");
+        server.sql(name, &grant);
+    }
+
+    /// Creates another empty database of the daemon's account on the same server.
+    pub fn create(&self, name: &str) {
+        match self {
+            Self::MariaDb(server) => Self::create_on_mariadb(server, name),
+            Self::Postgres(server) => Self::create_on_postgres(server, name),
+            Self::Galera(cluster) => Self::create_on_mariadb(cluster, name),
+            Self::Standby(pair) => Self::create_on_postgres(pair, name),
+        }
     }
 
     /// The server, for tests of what only MariaDB has.
@@ -129,7 +174,15 @@ impl SiteDatabase {
         }
     }
 
-    fn is_mariadb(&self) -> bool {
+    /// The two servers, for tests of what takes place when one of them takes over.
+    pub fn standby(&mut self) -> &mut Pair {
+        match self {
+            Self::Standby(pair) => pair,
+            _ => panic!("the site has no standby"),
+        }
+    }
+
+    pub fn is_mariadb(&self) -> bool {
         matches!(self, Self::MariaDb(_) | Self::Galera(_))
     }
 
@@ -149,7 +202,7 @@ impl SiteDatabase {
     pub fn url(&self) -> String {
         let addresses = match self {
             Self::Galera(cluster) => cluster.addresses(),
-            Self::Standby(pair) => pair.addresses(),
+            Self::Standby(pair) => pair.addresses().to_vec(),
             _ => vec![self.address()],
         };
         let hosts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -173,12 +226,37 @@ impl SiteDatabase {
 
     /// The same, which may fail.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
+        self.try_sql_in(DATABASE, sql)
+    }
+
+    /// The same in another database of the server.
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        self.try_sql_in(database, sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn try_sql_in(&self, database: &str, sql: &str) -> Result<String, String> {
         match self {
-            Self::MariaDb(server) => server.try_sql_in(DATABASE, sql),
-            Self::Postgres(server) => server.try_sql(DATABASE, sql),
-            Self::Galera(cluster) => cluster.try_sql_in(DATABASE, sql),
-            Self::Standby(pair) => pair.try_sql(DATABASE, sql),
+            Self::MariaDb(server) => server.try_sql_in(database, sql),
+            Self::Postgres(server) => server.try_sql(database, sql),
+            Self::Galera(cluster) => cluster.try_sql_in(database, sql),
+            Self::Standby(pair) => pair.try_sql(database, sql),
         }
+    }
+
+    /// A client of an administrator that stays connected.
+    pub fn session(&self) -> Session {
+        on!(self, |server| server.session(DATABASE))
+    }
+
+    /// A backup, as docs/operations.md makes it.
+    pub fn dump(&self) -> Vec<u8> {
+        on!(self, |server| server.dump(DATABASE))
+    }
+
+    /// Brings the database to what the backup has.
+    pub fn restore(&self, dump: &[u8]) {
+        on!(self, |server| server.restore(DATABASE, dump));
     }
 
     /// The numbers of one row.
@@ -192,6 +270,15 @@ impl SiteDatabase {
             format!("X'{hex}'")
         } else {
             format!("decode('{hex}', 'hex')")
+        }
+    }
+
+    /// The server's clock in seconds.
+    pub fn unix_time(&self) -> &'static str {
+        if self.is_mariadb() {
+            "UNIX_TIMESTAMP()"
+        } else {
+            "floor(EXTRACT(EPOCH FROM now()))::bigint"
         }
     }
 
@@ -245,13 +332,26 @@ impl SiteDatabase {
         on!(self, |server| server.resume());
     }
 
-    /// Stops it, starts it again, and returns a copy of its data as they were in between.
-    pub fn back_up(&mut self) -> TempDir {
-        on!(self, |server| server.back_up())
+    /// The folder with the folder `data`.
+    fn folder(&self) -> &Path {
+        on!(self, |server| server.folder())
     }
 
-    /// Starts it again with the data of a copy, as after a failover to a replica that was behind.
+    /// Stops it, starts it again, and returns a copy of its data as they were in between.
+    pub fn back_up(&mut self) -> TempDir {
+        self.stop();
+        let backup = tempfile::tempdir().expect("a temporary folder");
+        copy(&self.folder().join("data"), backup.path());
+        self.restart();
+        backup
+    }
+
+    /// Stops it, and starts it again with the data of a copy, as after a failover to a replica that was behind.
     pub fn go_back_to(&mut self, backup: &TempDir) {
-        on!(self, |server| server.go_back_to(backup));
+        self.stop();
+        let folder = self.folder();
+        fs::remove_dir_all(folder.join("data")).expect("the data folder is deleted");
+        copy(&backup.path().join("data"), folder);
+        self.restart();
     }
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::database::numbers;
 use super::net::{self, Host};
+use super::session::Session;
 use super::{copy, free_port, poll, send};
 
 /// How long the server may take to start or to stop.
@@ -211,6 +212,13 @@ impl MariaDb {
         client
     }
 
+    /// A client that stays connected to a database.
+    pub fn session(&self, database: &str) -> Session {
+        let mut client = self.client();
+        client.args(["--unbuffered", database]);
+        Session::open(client)
+    }
+
     /// Ends the server as a crash would.
     pub fn kill9(&mut self) {
         let mut process = self.process.take().expect("mariadbd runs");
@@ -239,24 +247,6 @@ impl MariaDb {
     pub(super) fn run_with(&mut self, more: &[String]) {
         let has_started = self.try_run(more);
         assert!(has_started, "mariadbd does not start:\n{}", self.log());
-    }
-
-    /// Stops it, starts it again, and returns a copy of its data as they were in between.
-    pub fn back_up(&mut self) -> TempDir {
-        self.stop();
-        let backup = tempfile::tempdir().expect("a temporary folder");
-        copy(&self.folder.path().join("data"), backup.path());
-        self.restart();
-        backup
-    }
-
-    /// Stops it, and starts it again with the data of a copy, as after a failover to a replica that was behind.
-    pub fn go_back_to(&mut self, backup: &TempDir) {
-        self.stop();
-        let path = self.folder.path();
-        fs::remove_dir_all(path.join("data")).expect("the data folder is deleted");
-        copy(&backup.path().join("data"), path);
-        self.restart();
     }
 
     /// Stops it from running, as a machine does that has no time for it; connections stay.

@@ -17,6 +17,7 @@ pub mod net;
 pub mod postgres;
 pub mod redis;
 pub mod sentinel;
+pub mod session;
 pub mod site;
 pub mod standby;
 pub mod udp;

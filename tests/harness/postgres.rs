@@ -3,24 +3,28 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::net::{self, Host};
+use super::session::Session;
 use super::{account, copy, free_port, poll, send};
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a server is started on another port when the free one was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
+
+/// Where a server listens that has an address for itself.
+const PORT: u16 = 5432;
 
 /// Where Debian has the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -42,6 +46,8 @@ pub struct Postgres {
     folder: TempDir,
     address: SocketAddr,
     options: Vec<OsString>,
+    /// The network namespace that it runs in, if not the machine's own.
+    namespace: Option<String>,
     process: Option<Child>,
 }
 
@@ -77,6 +83,18 @@ fn program(name: &str, folder: &Path) -> Command {
     if let Some((user, group)) = account(ACCOUNT) {
         command.uid(user).gid(group);
     }
+    command
+}
+
+/// The server itself in a network namespace, which only root can enter.
+fn server_in(namespace: &str, folder: &Path) -> Command {
+    let mut command = net::command_in(namespace, "setpriv");
+    command.current_dir(folder).stdin(Stdio::null());
+    if let Some((user, group)) = account(ACCOUNT) {
+        command.args([format!("--reuid={user}"), format!("--regid={group}")]);
+        command.arg("--clear-groups");
+    }
+    command.arg(server_programs().join("postgres"));
     command
 }
 
@@ -133,48 +151,6 @@ fn kill(mut process: Child) {
     let _ = process.wait();
 }
 
-/// A connection of a site's own, for transactions that stay open between two calls.
-pub struct Session {
-    process: Child,
-    answers: BufReader<ChildStdout>,
-}
-
-// === impl Session ===
-
-impl Session {
-    pub fn open(server: &Postgres, database: &str) -> Self {
-        let mut process = Command::new(programs().join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
-            .arg(format!("--dbname={}", server.url(database)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("psql starts");
-        let answers = BufReader::new(process.stdout.take().expect("a pipe"));
-        Self { process, answers }
-    }
-
-    /// Runs statements, each with a `;`, and waits until they are done.
-    pub fn run(&mut self, sql: &str) {
-        let input = self.process.stdin.as_mut().expect("a pipe");
-        writeln!(input, "{sql}\n\\echo done").expect("psql reads");
-        input.flush().expect("psql reads");
-        let mut line = String::new();
-        while line.trim() != "done" {
-            line.clear();
-            let count = self.answers.read_line(&mut line).expect("psql answers");
-            assert!(count > 0, "psql ended");
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 // === impl Postgres ===
 
 impl Postgres {
@@ -184,20 +160,38 @@ impl Postgres {
 
     /// A server with more options, such as `max_connections=3`.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::launch(options, None)
+    }
+
+    /// A server on a host of its own network.
+    pub fn start_in(host: &Host) -> Self {
+        Self::launch(&[], Some(host))
+    }
+
+    fn launch(options: &[&str], host: Option<&Host>) -> Self {
         let mut server = Self {
             folder: folder(),
             address: free_port(),
             options: options.iter().map(OsString::from).collect(),
+            namespace: host.map(|host| host.namespace.clone()),
             process: None,
         };
         copy(&template().join("data"), server.folder.path());
         for _ in 0..PORT_ATTEMPTS {
-            server.address = (Ipv4Addr::LOCALHOST, free_port().port()).into();
+            server.address = match host {
+                Some(host) => (host.v4, PORT).into(),
+                None => (Ipv4Addr::LOCALHOST, free_port().port()).into(),
+            };
             if server.try_run() {
                 return server;
             }
         }
         panic!("postgres does not start:\n{}", server.log());
+    }
+
+    /// The folder with its data, its socket and its log.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The address that it serves on.
@@ -231,19 +225,67 @@ impl Postgres {
 
     /// The same, which may fail.
     pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let output = Command::new(programs().join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
-            .args(["--field-separator=\t", "--set=ON_ERROR_STOP=1"])
-            .arg(format!("--dbname={}", self.url(database)))
-            .args(["--command", sql])
-            .stdin(Stdio::null())
-            .output()
-            .expect("psql starts");
+        let mut client = self.client(database);
+        let client = client.args(["--command", sql]).stdin(Stdio::null());
+        let output = client.output().expect("psql starts");
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         } else {
             Err(errors(&output))
         }
+    }
+
+    /// The command-line client, connected to a database as the superuser, wherever the server is.
+    fn client(&self, database: &str) -> Command {
+        let url = match self.namespace {
+            Some(_) => self.url_by_socket(database),
+            None => self.url(database),
+        };
+        let mut client = Command::new(programs().join("psql"));
+        client
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--field-separator=\t", "--set=ON_ERROR_STOP=1"])
+            .arg(format!("--dbname={url}"));
+        client
+    }
+
+    /// A client that stays connected to a database.
+    pub fn session(&self, database: &str) -> Session {
+        Session::open(self.client(database))
+    }
+
+    /// A backup of a database, as docs/operations.md makes it.
+    pub fn dump(&self, database: &str) -> Vec<u8> {
+        let output = Command::new(programs().join("pg_dump"))
+            .args(["--clean", "--if-exists"])
+            .arg(format!("--dbname={}", self.url(database)))
+            .output()
+            .expect("pg_dump starts");
+        assert!(output.status.success(), "pg_dump: {}", errors(&output));
+        output.stdout
+    }
+
+    /// Brings a database to what the backup has.
+    pub fn restore(&self, database: &str, dump: &[u8]) {
+        let file = self.folder.path().join("dump.sql");
+        fs::write(&file, dump).expect("a file can be written");
+        let output = self
+            .client(database)
+            .arg("--single-transaction")
+            .stdin(File::open(file).expect("it is there"))
+            .output()
+            .expect("psql starts");
+        assert!(output.status.success(), "psql: {}", errors(&output));
+    }
+
+    /// Lets an account in by its password only, unlike others.
+    pub fn require_password(&self, account: &str) {
+        let path = self.folder.path().join("data/pg_hba.conf");
+        let others = fs::read_to_string(&path).expect("the server has it");
+        // The first line that fits counts. To hash the password is slow in a debug build.
+        let text = format!("host all {account} all password\n{others}");
+        fs::write(&path, text).expect("a file can be written");
+        self.sql("postgres", "SELECT pg_reload_conf()");
     }
 
     /// Ends the server as a crash would, with the processes that it started.
@@ -288,30 +330,13 @@ impl Postgres {
         send(Pid::from_child(process), Signal::CONT);
     }
 
-    /// Stops it, starts it again, and returns a copy of its data as they were in between.
-    pub fn back_up(&mut self) -> TempDir {
-        self.stop();
-        let backup = tempfile::tempdir().expect("a temporary folder");
-        copy(&self.folder.path().join("data"), backup.path());
-        self.restart();
-        backup
-    }
-
-    /// Stops it, and starts it again with the data of a copy, as after a failover to a replica that was behind.
-    pub fn go_back_to(&mut self, backup: &TempDir) {
-        self.stop();
-        let path = self.folder.path();
-        fs::remove_dir_all(path.join("data")).expect("the data folder is deleted");
-        copy(&backup.path().join("data"), path);
-        self.restart();
-    }
-
     /// A standby of this server, which follows it.
     pub fn standby(&self) -> Self {
         let mut standby = Self {
             folder: folder(),
             address: (Ipv4Addr::LOCALHOST, free_port().port()).into(),
             options: self.options.clone(),
+            namespace: self.namespace.clone(),
             process: None,
         };
         standby.follow(self);
@@ -359,7 +384,10 @@ impl Postgres {
             .append(true)
             .open(path.join("log"))
             .expect("a log file");
-        let mut command = program("postgres", path);
+        let mut command = match &self.namespace {
+            Some(namespace) => server_in(namespace, path),
+            None => program("postgres", path),
+        };
         command.arg("-D").arg("data");
         let options = OPTIONS.iter().copied().map(OsString::from);
         for option in options.chain(self.options.iter().cloned()) {

@@ -8,7 +8,7 @@ use mika::base::ids::InfoHash;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::database::{Database, SiteDatabase};
+use super::database::{DATABASE, Database, SiteDatabase};
 use super::http::get;
 use super::load::{Ledger, TORRENTS, info_hash, multipliers, passkey};
 use super::mariadb::MariaDb;
@@ -41,7 +41,7 @@ fn with_servers(config: &Value, database: &SiteDatabase, redis: &Redis) -> Value
 }
 
 /// Users and torrents of the load, as a site's own SQL adds them.
-fn fill(database: &SiteDatabase, users: usize) {
+fn fill(database: &SiteDatabase, name: &str, users: usize) {
     let mut sql = String::new();
     let quoted = (0..users).map(|user| format!("('{}', 'user {user}')", passkey(user)));
     let quoted: Vec<String> = quoted.collect();
@@ -62,7 +62,7 @@ fn fill(database: &SiteDatabase, users: usize) {
         .expect("a String takes everything");
     }
     sql.push_str("INSERT INTO whitelist (peer_id, vstring) VALUES ('-MK', 'test');");
-    database.sql(&sql);
+    database.sql_in(name, &sql);
 }
 
 /// Whether it becomes true before `deadline` has passed.
@@ -106,8 +106,14 @@ impl Site {
     }
 
     /// The same, with the daemon on one host and the servers on another.
-    pub fn prepare_apart(users: usize, ours: &Host, theirs: &Host, config: &Value) -> Self {
-        let database = SiteDatabase::start_in(theirs);
+    pub fn prepare_apart(
+        database: Database,
+        users: usize,
+        ours: &Host,
+        theirs: &Host,
+        config: &Value,
+    ) -> Self {
+        let database = SiteDatabase::start_in(database, theirs);
         let redis = Redis::start_in(theirs);
         let config = with_servers(config, &database, &redis);
         let mika = Mika::prepare_in(ours, ([127, 0, 0, 1], 6881).into(), &config);
@@ -116,7 +122,7 @@ impl Site {
 
     fn fill(mika: Mika, redis: Redis, database: SiteDatabase, users: usize) -> Self {
         mika.managed(&["migrate"]);
-        fill(&database, users);
+        fill(&database, DATABASE, users);
         mika.managed(&["warmup"]);
         Self {
             mika,
@@ -129,6 +135,11 @@ impl Site {
     pub fn another(&self, config: &Value) -> Mika {
         let config = with_servers(config, &self.database, &self.redis);
         Mika::prepare_on(free_port(), &config)
+    }
+
+    /// Gives another database of the server, whose tables are there, the same users and torrents.
+    pub fn fill_another(&self, name: &str, users: usize) {
+        fill(&self.database, name, users);
     }
 
     /// Its database's server, for tests of what only MariaDB has.

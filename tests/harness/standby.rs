@@ -39,11 +39,18 @@ impl Pair {
     }
 
     /// The addresses of both.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let mut addresses = vec![self.primary.address(), self.standby.address()];
+    pub fn addresses(&self) -> [SocketAddr; 2] {
+        let mut addresses = [self.primary.address(), self.standby.address()];
         // Who is named first must not matter.
         addresses.sort_unstable();
         addresses
+    }
+
+    /// The URL of a database, whichever of both is the primary.
+    pub fn url_of_both(&self, database: &str) -> String {
+        let address = self.primary.address().to_string();
+        let both = self.addresses().map(|it| it.to_string()).join(",");
+        self.primary.url(database).replace(&address, &both)
     }
 
     /// Stops the standby, so that it lacks what is committed from now on.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::harness::redis::{AOF, Redis};
 use crate::harness::{free_port, now};
-use mika::base::clock::Seconds;
+use mika::base::clock::{Now, Seconds};
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::base::secret::Secret;
 use mika::cache::{
@@ -980,6 +980,10 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
         .expect("the driver")(&StorageConfig::of(&url, "mika", &statements));
     let storage = storage.unwrap();
     storage.migrate().await.unwrap();
+    let at = |seconds: u32| Now {
+        mono: Seconds(seconds),
+        unix: 1_800_000_000 + i64::from(seconds),
+    };
     let nodes = async || {
         let nodes = cache.nodes().await.unwrap();
         nodes.into_iter().map(|(node, _)| node).collect::<Vec<_>>()
@@ -990,33 +994,27 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
     cache.beat(NODE, "sign").await.unwrap();
     let mut replay = Replay::new(cache.clone(), storage.clone(), "node-b".into(), 60);
     for now in [0, DAY - 1] {
-        replay
-            .look(Seconds(now), &CreditRules::default())
-            .await
-            .unwrap();
+        replay.look(at(now), &CreditRules::default()).await.unwrap();
         assert_eq!(nodes().await, [NODE]);
     }
     assert_eq!(storage.last_applied(NODE).await.unwrap(), 1);
     // A node that comes back counts from now on.
     cache.beat(NODE, "another sign").await.unwrap();
     for now in [DAY, 2 * DAY - 1] {
-        replay
-            .look(Seconds(now), &CreditRules::default())
-            .await
-            .unwrap();
+        replay.look(at(now), &CreditRules::default()).await.unwrap();
         assert_eq!(nodes().await, [NODE]);
     }
     // A batch is trimmed from the cache a minute after storage has it, and only then is the name removed.
     cache.keep(generation, &[batch(2)]).await.unwrap();
     replay
-        .look(Seconds(2 * DAY), &CreditRules::default())
+        .look(at(2 * DAY), &CreditRules::default())
         .await
         .unwrap();
     assert_eq!(storage.last_applied(NODE).await.unwrap(), 2);
     assert_eq!(nodes().await, [NODE]);
     for (now, left) in [(59, 1), (60, 1), (121, 0)] {
         replay
-            .look(Seconds(2 * DAY + now), &CreditRules::default())
+            .look(at(2 * DAY + now), &CreditRules::default())
             .await
             .unwrap();
         assert_eq!(nodes().await.len(), left, "after {now} seconds");
@@ -1028,7 +1026,7 @@ async fn a_node_that_is_gone_is_forgotten_once_storage_has_its_journal() {
     cache.beat(NODE, "stopped").await.unwrap();
     for now in [0, 601] {
         cache.beat(&later, &format!("sign {now}")).await.unwrap();
-        let now = Seconds(3 * DAY + now);
+        let now = at(3 * DAY + now);
         replay.look(now, &CreditRules::default()).await.unwrap();
     }
     assert_eq!(nodes().await, [later]);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use mika::base::ids::{InfoHash, PeerId, UserId};
 use mika::cache::{
     Cache, CacheError, CacheKey, CacheUpkeep, ControlPosition, Generation, KeySet, Mark,
-    Membership, NodeStats, Notice, Rows, Scan, SharedPeer, Wiped, Write, members_of,
+    Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer, Wiped, Write, members_of,
 };
 use mika::change::sums::Credited;
 use mika::change::{Batch, Member, SwarmCounts, codec};
@@ -41,6 +41,7 @@ pub struct Data {
     /// Notices, and the number of the first that is kept.
     control: Vec<Notice>,
     nodes: BTreeMap<String, String>,
+    replayed: BTreeMap<String, Replayed>,
     leases: BTreeMap<String, (String, Instant)>,
 }
 
@@ -610,7 +611,11 @@ impl Cache for Link {
 
     async fn leave(&self, node: &str) -> Result<(), CacheError> {
         let node = node.to_owned();
-        self.data(move |data| drop(data.nodes.remove(&node))).await
+        self.data(move |data| {
+            data.replayed.remove(&node);
+            data.nodes.remove(&node);
+        })
+        .await
     }
 
     async fn lease(&self, name: &str, holder: &str, time: Duration) -> Result<bool, CacheError> {
@@ -667,6 +672,19 @@ impl CacheUpkeep for Link {
     async fn time(&self) -> Result<Option<i64>, CacheError> {
         let network = Arc::clone(&self.network);
         self.data(move |_| Some(network.time(Place::Cache))).await
+    }
+
+    async fn replayed(&self) -> Result<Vec<(String, Replayed)>, CacheError> {
+        self.data(|data| data.replayed.clone().into_iter().collect())
+            .await
+    }
+
+    async fn set_replayed(&self, journal: &str, replayed: Replayed) -> Result<(), CacheError> {
+        let journal = journal.to_owned();
+        self.data(move |data| {
+            data.replayed.insert(journal, replayed);
+        })
+        .await
     }
 
     async fn add_stats(&self, _stats: NodeStats) -> Result<(), CacheError> {

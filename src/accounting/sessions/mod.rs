@@ -7,9 +7,12 @@
 //! times. Windows do not overlap in time, and `low` was reported before `high`; the client moved
 //! at least `high - low` bytes in between, so no order of reports credits a byte twice.
 
+mod earlier;
 mod named;
 #[cfg(test)]
 mod tests;
+
+pub use earlier::EarlierSessions;
 
 /// More than this in one step is never believed (rule A7): 2^50 bytes.
 pub const STEP_MAX: u64 = 1 << 50;
@@ -111,6 +114,7 @@ pub struct Sessions {
     pub current: Option<Session>,
     /// The session before it, of which reports may still arrive.
     pub previous: Option<Session>,
+    pub earlier: EarlierSessions,
     pub dip: Option<Dip>,
     /// The total from which the client went on into the current session, while the known reports of the session
     /// before it do not reach that: once they do, the bytes up to the current `low` count (rule A2).
@@ -340,6 +344,9 @@ impl Sessions {
     fn begin(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
         let dip = self.dip.take();
         self.goes_on_from = None;
+        if let Some(previous) = self.previous {
+            self.earlier.push(previous, point.at);
+        }
         self.previous = self.current;
         let current = self.current.insert(Session {
             is_first: false,

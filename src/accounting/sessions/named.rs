@@ -11,6 +11,8 @@ const CLOCKS_APART: i64 = 2;
 enum Place {
     Current,
     Previous,
+    /// Of the earlier ones, newest first.
+    Earlier(usize),
 }
 
 // === impl Sessions ===
@@ -39,6 +41,10 @@ impl Sessions {
                 let settled = self.settle_previous(stretch, max_rate);
                 settled.and(self.connect(max_rate))
             }
+            Some(Place::Earlier(place)) if self.has_ended(place, stretch.to) => {
+                let earlier = self.earlier.get_mut(place);
+                earlier.map_or_else(Settled::default, |it| it.rise_late(stretch.to, max_rate))
+            }
             // The node does not know the session that followed, or there is no room for this one.
             _ => self.settle(stretch, by, max_rate),
         };
@@ -57,17 +63,24 @@ impl Sessions {
             return None;
         }
         let off_max = if is_next { 0 } else { CLOCKS_APART };
-        let off = |session: Option<Session>| {
-            let session = session.filter(|session| session.low == start.total)?;
-            let off = session.off_name(start.at);
-            (off <= off_max).then_some(off)
-        };
-        let (place, session) = match (off(self.current), off(self.previous)) {
-            (None, None) => return None,
-            (Some(current), previous) if previous.is_none_or(|previous| current <= previous) => {
-                (Place::Current, &mut self.current)
-            }
-            _ => (Place::Previous, &mut self.previous),
+        let earlier = (0..).map(Place::Earlier).zip(self.earlier.iter());
+        let latest = [
+            (Place::Current, &self.current),
+            (Place::Previous, &self.previous),
+        ];
+        let latest = latest
+            .into_iter()
+            .filter_map(|(place, it)| Some((place, it.as_ref()?)));
+        let (place, _) = latest
+            .chain(earlier)
+            .filter(|(_, session)| session.low == start.total)
+            .map(|(place, session)| (place, session.off_name(start.at)))
+            .filter(|(_, off)| *off <= off_max)
+            .min_by_key(|(_, off)| *off)?;
+        let session = match place {
+            Place::Current => self.current.as_mut(),
+            Place::Previous => self.previous.as_mut(),
+            Place::Earlier(place) => self.earlier.get_mut(place),
         };
         if let Some(session) = session {
             // As long as nothing has been moved, reports name the latest `started`.
@@ -102,7 +115,7 @@ impl Sessions {
         // In about the same second, a higher total may be a report of this session through another node.
         let is_after = at - current.last > i64::from(current.high > start.total);
         if is_after || (at >= current.last && is_next) {
-            let previous = self.previous;
+            let (previous, earlier) = (self.previous, self.earlier);
             let settled = self.begin(Point { at, ..start }, true, max_rate);
             let is_of_dip = self.name_current(start);
             if current.start.is_some() && current.low == start.total && current.high == start.total
@@ -111,7 +124,7 @@ impl Sessions {
                 // If the first one went to another node, reports may name either.
                 let is_of_other = by.slack_after(self.by).is_none();
                 let is_same = is_of_other && at - current.began <= SKEW;
-                self.previous = previous;
+                (self.previous, self.earlier) = (previous, earlier);
                 self.current = self.current.map(|session| Session {
                     is_first: current.is_first,
                     began: if is_same {
@@ -156,11 +169,15 @@ impl Sessions {
                 return nothing;
             }
             current.is_first = false;
-            // If something before it was known, anything earlier is too late from now on.
-            self.previous = Some(Session {
-                is_first: self.previous.is_none(),
+            // If something before it was known, nothing is known to be the first from now on.
+            let is_first = self.previous.is_none();
+            let session = Session {
+                is_first,
                 ..Session::named(start)
-            });
+            };
+            if let Some(previous) = self.previous.replace(session) {
+                self.earlier.push(previous, current.began);
+            }
             return (Some(Place::Previous), Settled::default());
         }
         match &mut self.previous {
@@ -172,8 +189,24 @@ impl Sessions {
             {
                 (Some(Place::Previous), previous.extend_to(start, max_rate))
             }
+            Some(previous) if is_in_time && stretch.to != start => {
+                let gap = self.earlier.gap(*previous, start.at, stretch.to.at);
+                if let Some(place) = gap {
+                    self.earlier.insert(place, Session::named(start));
+                }
+                (gap.map(Place::Earlier), Settled::default())
+            }
             _ => nothing,
         }
+    }
+
+    /// Whether a report was made before the session began that followed an earlier one.
+    fn has_ended(&self, place: usize, report: Point) -> bool {
+        let next = match place.checked_sub(1) {
+            Some(next) => self.earlier.get(next),
+            None => self.previous,
+        };
+        next.is_some_and(|next| report.at < next.began)
     }
 
     /// A report of the current session, whatever the clock of its node says.
@@ -204,15 +237,8 @@ impl Sessions {
 
     /// A report of the session before the current one, made before that began.
     fn settle_previous(&mut self, stretch: &Stretch, max_rate: u64) -> Settled {
-        match &mut self.previous {
-            // Well before it began: a report of another session that began at the same total.
-            Some(previous) if stretch.to.at < previous.began - 1 => Settled::default(),
-            Some(previous) if stretch.to.total > previous.high => {
-                let at = stretch.to.at.max(previous.began);
-                previous.rise(Point { at, ..stretch.to }, max_rate)
-            }
-            _ => Settled::default(),
-        }
+        let previous = self.previous.as_mut();
+        previous.map_or_else(Settled::default, |it| it.rise_late(stretch.to, max_rate))
     }
 
     /// A `started` with which the total did not go down, as far as its node knows: the growth since the
@@ -301,6 +327,16 @@ impl Session {
     /// Whether a `started` earlier than all that is known of this session may have begun it.
     fn may_have_begun(&self, start: Point) -> bool {
         self.start.is_none() && start.total <= self.low
+    }
+
+    /// A report of this session, after which another one began.
+    fn rise_late(&mut self, point: Point, max_rate: u64) -> Settled {
+        // Well before it began: a report of another session that began at the same total.
+        if point.at < self.began - 1 || point.total <= self.high {
+            return Settled::default();
+        }
+        let at = point.at.max(self.began);
+        self.rise(Point { at, ..point }, max_rate)
     }
 
     fn extend_to(&mut self, start: Point, max_rate: u64) -> Settled {

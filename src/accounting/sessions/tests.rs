@@ -452,6 +452,45 @@ fn a_session_counts_in_full_whatever_arrives_first() {
 }
 
 #[test]
+fn a_session_counts_in_full_after_several_later_ones() {
+    let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
+    // The first node can't reach storage, while the client begins again and again at the second.
+    let later = [
+        (second, (0, 0), (0, 0), (10, 100), 100),
+        (second, (60, 0), (60, 0), (70, 40), 40),
+        (second, (80, 40), (80, 40), (90, 60), 20),
+        (second, (95, 0), (95, 0), (97, 5), 5),
+    ];
+    let late = [
+        (first, (0, 0), (10, 100), (20, 150), 50),
+        (first, (30, 0), (30, 0), (50, 500), 500),
+        (first, (30, 0), (50, 500), (55, 600), 100),
+        (second, (95, 0), (97, 5), (99, 8), 3),
+    ];
+    expect_named(&[&later[..], &late].concat());
+    // Whether one was settled before it that is not kept any more is unknown.
+    let before_all = (first, (-50, 0), (-50, 0), (-30, 70), 0);
+    expect_named(&[&later[..], &[before_all]].concat());
+    // Two sessions that began at the same total are told apart by their times.
+    let overlapping = (first, (65, 0), (65, 0), (68, 30), 0);
+    expect_named(&[&later[..], &[overlapping]].concat());
+}
+
+#[test]
+fn the_oldest_sessions_are_forgotten() {
+    let by = ReportSource::new(40, 3);
+    let kept = EarlierSessions::MAX as i64 + 2;
+    let session = |at: i64| (by, (at, 0), (at, 0), (at + 5, 100), 100);
+    let late = |at: i64, credit| (by, (at, 0), (at + 5, 100), (at + 6, 110), credit);
+    let sessions: Vec<_> = (0..=kept).map(|it| session(it * 10)).collect();
+    for (number, credit) in [(0, 0), (1, 10)] {
+        expect_named(&[&sessions[..], &[late(number * 10, credit)]].concat());
+    }
+    let next = [session(0), session(10), session(20), session(20 + LATE_MAX)];
+    expect_named(&[&next[..], &[late(0, 0)]].concat());
+}
+
+#[test]
 fn what_a_client_moved_before_it_started_again_counts() {
     let (first, second) = (ReportSource::new(40, 3), ReportSource::new(99, 1));
     // Nothing else is known of it; what it moved before arrives later.

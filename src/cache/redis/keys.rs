@@ -10,6 +10,7 @@ pub(super) const WHITELIST: &str = "t:whitelist";
 pub(super) const REGISTRY: &str = "t:registry";
 pub(super) const CONTROL: &str = "t:control";
 pub(super) const NODES: &str = "t:nodes";
+pub(super) const REPLAYED: &str = "t:replayed";
 
 /// Sorted sets of torrent ids; the score is the counter. See [`list_parts`].
 pub(super) const SEEDERS: &str = "t:i:seeders";

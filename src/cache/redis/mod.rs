@@ -46,7 +46,8 @@ use self::derived::Derived;
 use self::link::RedisLink;
 use super::{
     Cache, CacheError, CacheFinding, CacheKey, CacheLeftover, CacheUpkeep, ControlPosition,
-    Generation, KeySet, Mark, Membership, NodeStats, Notice, Rows, Scan, SharedPeer, Wiped, Write,
+    Generation, KeySet, Mark, Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer,
+    Wiped, Write,
 };
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::base::secret::Secret;
@@ -331,6 +332,14 @@ impl CacheUpkeep for Redis {
 
     async fn clean(&self, leftovers: &[CacheLeftover]) -> Result<(), CacheError> {
         upkeep::clean(&self.link, leftovers).await
+    }
+
+    async fn replayed(&self) -> Result<Vec<(String, Replayed)>, CacheError> {
+        nodes::replayed(&self.link).await
+    }
+
+    async fn set_replayed(&self, journal: &str, replayed: Replayed) -> Result<(), CacheError> {
+        nodes::set_replayed(&self.link, journal, replayed).await
     }
 
     async fn put_memberships(&self, memberships: &[Membership]) -> Result<(), CacheError> {

@@ -1,4 +1,5 @@
-//! What nodes share about themselves: heartbeats, leases, and common counters.
+//! What nodes share about themselves: heartbeats, how far ended journals were replayed, leases, and common
+//! counters.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use redis::{Value, cmd};
 use super::commands::Commands;
 use super::link::RedisLink;
 use super::{epoch, keys, reply};
-use crate::cache::{CacheError, NodeStats};
+use crate::cache::{CacheError, NodeStats, Replayed};
 
 pub(super) async fn beat(link: &RedisLink, node: &str, sign: &str) -> Result<(), CacheError> {
     let set = cmd("HSET").arg(keys::NODES).arg(node).arg(sign).take();
@@ -24,8 +25,43 @@ pub(super) async fn nodes(link: &RedisLink) -> Result<Vec<(String, String)>, Cac
 }
 
 pub(super) async fn leave(link: &RedisLink, node: &str) -> Result<(), CacheError> {
-    let remove = cmd("HDEL").arg(keys::NODES).arg(node).take();
-    link.session().await?.one(remove).await.map(drop)
+    let remove = |key| cmd("HDEL").arg(key).arg(node).take();
+    let mut commands = Commands::from(remove(keys::REPLAYED));
+    // What is off the list is not removed by anybody else.
+    commands.barrier();
+    commands.push(remove(keys::NODES));
+    link.session().await?.run(commands).await.map(drop)
+}
+
+pub(super) async fn replayed(link: &RedisLink) -> Result<Vec<(String, Replayed)>, CacheError> {
+    let all = cmd("HGETALL").arg(keys::REPLAYED).take();
+    let all = reply::pairs(link.session().await?.one(all).await?);
+    let all = all.ok_or_else(|| link.unexpected("HGETALL"))?;
+    let replayed = |(journal, note)| Some((journal, replayed_of(&reply::text(note)?)?));
+    Ok(all.into_iter().filter_map(replayed).collect())
+}
+
+pub(super) async fn set_replayed(
+    link: &RedisLink,
+    journal: &str,
+    replayed: Replayed,
+) -> Result<(), CacheError> {
+    let note = format!("{} {}", replayed.number, replayed.at);
+    let set = cmd("HSET")
+        .arg(keys::REPLAYED)
+        .arg(journal)
+        .arg(note)
+        .take();
+    link.session().await?.one(set).await.map(drop)
+}
+
+/// None if it is no note of Mika's: all of that journal is read again then.
+fn replayed_of(note: &str) -> Option<Replayed> {
+    let (number, at) = note.split_once(' ')?;
+    Some(Replayed {
+        number: number.parse().ok()?,
+        at: at.parse().ok()?,
+    })
 }
 
 /// Renews the lease before reading its holder: if it is ours when read, it was ours when renewed, because no
@@ -69,4 +105,18 @@ pub(super) async fn add_stats(link: &RedisLink, stats: NodeStats) -> Result<(), 
     .into_iter()
     .collect();
     link.session().await?.run(commands).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_has_a_number_and_a_time() {
+        let known = Replayed { number: 7, at: -5 };
+        assert_eq!(replayed_of("7 -5"), Some(known));
+        for note in ["", "7", "7 ", "x 5", "-7 5", "7 5 5"] {
+            assert_eq!(replayed_of(note), None, "{note:?}");
+        }
+    }
 }

@@ -63,9 +63,9 @@ fn check_api(api: &ApiSection, now: i64, report: &mut CheckReport<'_>) -> Result
         return report.ok("api.tls", how);
     }
     let hint = if has_files {
-        "mika-manage genkey --force"
+        "mika-manage genkey --force, or set api.listen to [] for no API"
     } else {
-        "mika-manage genkey"
+        "mika-manage genkey, or set api.listen to [] for no API"
     };
     report.result("api.tls", tls::check(&api.tls, hint, now))?;
     if api.is_open() {

@@ -54,7 +54,7 @@ pub(super) async fn load(
     } else {
         load::swarms(node).await?;
     }
-    let journals = peers::overlay(node, &**cache, &applied).await?;
+    let journals = peers::overlay(node, &**cache, &applied, has_peers).await?;
     if !has_peers {
         peers::upload_loaded(node, &**cache).await?;
         peers::catch_up(&**cache, &applied).await?;

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
-use crate::cache::{Cache, CacheError, Membership, SharedPeer, members_of, memberships_of};
+use crate::cache::{Cache, CacheError, Membership, Replayed, SharedPeer};
 use crate::change::{Batch, Change, Member};
 use crate::node::Node;
 use crate::tracker::{Mode, Tracker};
@@ -79,19 +79,28 @@ fn adopt(node: &Node, swarms: Vec<(InfoHash, Vec<SharedPeer>)>) {
     }
 }
 
-/// Applies the journals of all nodes, which may be newer than the peers of the cache, and brings those up
-/// to date. Returns the last batch of each journal.
+/// Applies the journals of all nodes, which may be newer than the peers that were loaded, and brings the
+/// cache's peers up to date. `is_from_cache`: whether the peers were loaded from there. Returns the last batch of
+/// each journal.
 pub(super) async fn overlay(
     node: &Node,
     cache: &dyn Cache,
     applied: &HashMap<String, u64>,
+    is_from_cache: bool,
 ) -> Result<HashMap<String, u64>, CacheError> {
     let mut names: HashSet<String> = applied.keys().cloned().collect();
     names.extend(cache.nodes().await?.into_iter().map(|(name, _)| name));
+    let replayed: HashMap<String, Replayed> = cache.replayed().await?.into_iter().collect();
     let mut positions = HashMap::new();
     for name in names {
         let counted = applied.get(&name).copied().unwrap_or(0);
-        let mut after = 0;
+        let written = replayed.get(&name).map_or(0, |noted| noted.number);
+        // The peers of noted batches are in the cache, and so here only if they were loaded from there.
+        let mut after = if is_from_cache {
+            written.min(counted)
+        } else {
+            0
+        };
         while let Some(last) = overlay_next(node, cache, &name, after, counted).await? {
             after = last;
         }
@@ -123,11 +132,8 @@ async fn overlay_next(
     };
     for batch in &batches {
         apply(node, batch, batch.number <= counted, node.clock.now());
-        // Its node may have been killed before it wrote them.
-        let written = cache.put_peers(&members_of(batch)).await?;
-        let memberships = memberships_of(batch, &written);
-        cache.put_memberships(&memberships).await?;
     }
+    cache.put_peers_of(&batches).await?;
     Ok(batches.last().map(|last| last.number))
 }
 
@@ -284,6 +290,13 @@ struct FollowedJournal {
 
 /// Follows every other journal that grows, until it is dropped.
 pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
+    // Without the notes, ended journals are followed as well, for nothing.
+    let replayed = cache.replayed().await.unwrap_or_default();
+    let ended: HashSet<String> = replayed
+        .into_iter()
+        .filter(|(name, noted)| positions.get(name) >= Some(&noted.number))
+        .map(|(name, _)| name)
+        .collect();
     // Kept also of journals that left: what they had before they come back is not counted again.
     let positions = Arc::new(Mutex::new(positions));
     let mut followed: HashMap<String, FollowedJournal> = HashMap::new();
@@ -296,7 +309,11 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
                 let journal = FollowedJournal {
                     task: None,
                     sign: Some(sign),
-                    rounds: 0,
+                    rounds: if ended.contains(&name) {
+                        ROUNDS_SILENT
+                    } else {
+                        0
+                    },
                 };
                 followed.insert(name, journal);
             }

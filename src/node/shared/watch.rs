@@ -207,7 +207,7 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
     );
     loop {
         if let Err(error) = replay
-            .look(node.clock.now().mono, &credit_rules(&node.tracker))
+            .look(node.clock.now(), &credit_rules(&node.tracker))
             .await
         {
             tracing::debug!(%error, "the journals of dead nodes can't be replayed now");

@@ -95,13 +95,7 @@ impl SqlCatalogue for MysqlSession<'_> {
     }
 
     async fn grant(&mut self, missing: &MissingPrivileges) -> Result<String, SqlFault> {
-        let names: Vec<&str> = missing.names().collect();
-        let names = if names.is_empty() {
-            rights::ALL.into()
-        } else {
-            names.join(", ")
-        };
-        let result = rights::grant(self, &names).await;
+        let result = rights::grant_missing(self, missing).await;
         self.told(result).await
     }
 

@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use mysql_async::{DriverError, Error, IoError, ServerError, UrlError};
+use mysql_async::{DriverError, Error, IoError, ServerError};
 use tokio::time::error::Elapsed;
 
 use super::refused::refused;
 use super::rights::denied;
-use crate::base::secret::Secret;
+use super::url;
 use crate::storage::StorageError;
 use crate::storage::sql::check::NO_FEED;
 use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
@@ -264,7 +264,7 @@ impl MysqlFault {
                 "{place}: no TLS: {error}: see require_ssl and verify_ca in docs/sql.md"
             )),
             Self::Sql(Error::Io(IoError::Io(error)), _) => unreachable_now(&error, place),
-            Self::Sql(Error::Url(_), _) => bad_url(NO_URL),
+            Self::Sql(Error::Url(_), _) => url::none(),
             Self::Sql(Error::Driver(error), _) => driver(&error, place),
             Self::Sql(Error::Other(error), _) => StorageError::Away(format!("{place}: {error}")),
         }
@@ -288,30 +288,6 @@ impl From<StorageError> for MysqlFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
-}
-
-/// The error for an invalid `storage.url`. The parser's own texts may quote it, so they are not shown.
-pub(super) fn url(error: &UrlError, url: &Secret) -> StorageError {
-    // A '?' in a password looks like parameters.
-    let query = url.expose().split_once('?');
-    let may_be_password = query.is_some_and(|(_, query)| query.contains('@'));
-    let problem = match error {
-        _ if may_be_password => "write '%3F' for a '?' and '%40' for a '@' in a password".into(),
-        UrlError::UnknownParameter { param } => format!("it has an unknown parameter {param:?}"),
-        UrlError::InvalidParamValue { param, .. } => {
-            format!("the value of its parameter {param:?} is wrong")
-        }
-        _ => NO_URL.into(),
-    };
-    bad_url(&problem)
-}
-
-const NO_URL: &str = "it is none; write '%40' for a '@' and '%2F' for a '/' in a password";
-
-fn bad_url(problem: &str) -> StorageError {
-    StorageError::Broken(format!(
-        "storage.url must be such as mysql://user:password@host:3306/database: {problem}"
-    ))
 }
 
 fn unreachable_now(error: &io::Error, place: &str) -> StorageError {

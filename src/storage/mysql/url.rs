@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use mysql_async::{Opts, OptsBuilder};
+use mysql_async::{Opts, OptsBuilder, UrlError};
 
-use super::fault;
 use crate::base::secret::Secret;
 use crate::base::url;
 use crate::storage::StorageError;
@@ -54,8 +53,37 @@ fn texts(url: &str) -> Vec<String> {
     hosts.split(',').map(text).collect()
 }
 
+/// The error for an invalid `storage.url`. The parser's own texts may quote it, so they are not shown.
+fn invalid(error: &UrlError, url: &Secret) -> StorageError {
+    // A '?' in a password looks like parameters.
+    let query = url.expose().split_once('?');
+    let may_be_password = query.is_some_and(|(_, query)| query.contains('@'));
+    let problem = match error {
+        _ if may_be_password => "write '%3F' for a '?' and '%40' for a '@' in a password".into(),
+        UrlError::UnknownParameter { param } => format!("it has an unknown parameter {param:?}"),
+        UrlError::InvalidParamValue { param, .. } => {
+            format!("the value of its parameter {param:?} is wrong")
+        }
+        _ => NO_URL.into(),
+    };
+    bad_url(&problem)
+}
+
+const NO_URL: &str = "it is none; write '%40' for a '@' and '%2F' for a '/' in a password";
+
+/// The error for a text that is no URL.
+pub(super) fn none() -> StorageError {
+    bad_url(NO_URL)
+}
+
+fn bad_url(problem: &str) -> StorageError {
+    StorageError::Broken(format!(
+        "storage.url must be such as mysql://user:password@host:3306/database: {problem}"
+    ))
+}
+
 fn options(text: &str, url: &Secret) -> Result<Opts, StorageError> {
-    let opts = Opts::from_url(text).map_err(|error| fault::url(&error, url))?;
+    let opts = Opts::from_url(text).map_err(|error| invalid(&error, url))?;
     if opts.db_name().is_none() {
         return Err(StorageError::Broken(
             "storage.url names no database: mysql://user:password@host:3306/database".into(),

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::fault::PostgresFault;
-use super::session::{PostgresSession, with_params};
+use super::session::PostgresSession;
+use super::statement::with_params;
 use super::values::PostgresValue;
 use super::{durability, rights, settings};
 use crate::storage::Finding;

@@ -10,6 +10,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_rustls::rustls;
 
 use super::refused::refused;
+use super::rights;
 use crate::storage::StorageError;
 use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
 use crate::storage::sql::place::StatementPlace;
@@ -107,7 +108,10 @@ impl PostgresFault {
         let about = match *error.code() {
             SqlState::UNDEFINED_TABLE => Lacking::Table,
             SqlState::UNDEFINED_COLUMN => Lacking::Column,
-            SqlState::INSUFFICIENT_PRIVILEGE => Lacking::Privilege(None),
+            SqlState::INSUFFICIENT_PRIVILEGE => {
+                let table = rights::denied(error.message());
+                Lacking::Privilege(table.map(|table| (String::new(), table)))
+            }
             _ => Lacking::Other,
         };
         let text = told(error);
@@ -337,9 +341,7 @@ fn explain(
     let code = error.code();
     match *code {
         SqlState::QUERY_CANCELED => late(place, time_limit),
-        SqlState::TOO_MANY_CONNECTIONS => away(format!(
-            "{place} has too many connections (max_connections)"
-        )),
+        SqlState::TOO_MANY_CONNECTIONS => away(format!("{place} has too many connections: {text}")),
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
             away(format!("{place} is shutting down, or ended the connection"))
         }

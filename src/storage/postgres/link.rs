@@ -55,6 +55,8 @@ pub(super) struct PostgresConn {
     /// Notified of what it LISTENs to, and of its end.
     pub(super) heard: Arc<Notify>,
     prepared: HashMap<String, tokio_postgres::Statement>,
+    /// See [`settings::timeline`].
+    pub(super) timeline: Option<u32>,
 }
 
 /// The pool of connections to a database.
@@ -145,16 +147,16 @@ impl PostgresDial {
             Some(connector) => connected(host, connector.clone()).await?,
             None => connected(host, NoTls).await?,
         };
-        let conn = PostgresConn {
+        settings::set(&client).await?;
+        if !self.url.takes_standby && settings::is_read_only(&client).await? {
+            return Err(PostgresFault::Standby);
+        }
+        Ok(PostgresConn {
+            timeline: settings::timeline(&client).await?,
             client,
             heard,
             prepared: HashMap::new(),
-        };
-        settings::set(&conn.client).await?;
-        if !self.url.takes_standby && settings::is_read_only(&conn.client).await? {
-            return Err(PostgresFault::Standby);
-        }
-        Ok(conn)
+        })
     }
 
     /// The URL without its password.

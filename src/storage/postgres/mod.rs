@@ -15,6 +15,7 @@ mod refused;
 mod rights;
 mod session;
 mod settings;
+mod statement;
 mod tls;
 mod url;
 mod values;

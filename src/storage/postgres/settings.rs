@@ -59,6 +59,20 @@ pub(super) async fn is_read_only(client: &Client) -> Result<bool, PostgresFault>
     Ok(messages.iter().any(is_on))
 }
 
+/// The timeline of a primary: a standby that is promoted begins another one. None on a standby, and where an account or
+/// another kind of server can't tell. It is the same for as long as the connection is.
+pub(super) async fn timeline(client: &Client) -> Result<Option<u32>, PostgresFault> {
+    let sql = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
+    let messages = match client.simple_query(sql).await.map_err(PostgresFault::from) {
+        Err(fault) if fault.is_of_server() => return Ok(None),
+        messages => messages?,
+    };
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => u32::from_str_radix(row.get(0)?, 16).ok(),
+        _ => None,
+    }))
+}
+
 /// The oldest supported server, as it numbers itself.
 const OLDEST: i64 = 130_000;
 

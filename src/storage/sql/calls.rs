@@ -231,9 +231,17 @@ calls! {
         .gives("table_name width charset bits")
         .optional();
     COLUMNS_TO_FILL = Call::own("columns_to_fill").gives("table_name column_name");
+    TABLE_PRIVILEGES = Call::own("table_privileges")
+        .with("table")
+        .gives("may_select may_insert may_update may_delete")
+        .optional();
     ID_SEQUENCE = Call::own("id_sequence")
         .with("table")
-        .gives("lacking")
+        .gives("sequence may_take may_set")
+        .optional();
+    KEY_SEQUENCE = Call::own("key_sequence")
+        .with("key")
+        .gives("table_name column_name sequence")
         .optional();
     TRIGGERS = Call::own("triggers").gives("name table_name statement owner flaw");
     FUNCTION = Call::own("function").with("name").gives("text").optional();

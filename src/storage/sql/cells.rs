@@ -295,9 +295,14 @@ impl<'a> SqlRow<'a> {
 
     /// An id that fits the tracker's 32 bits.
     pub fn id(&self, column: usize) -> Result<u32, String> {
-        self.key(column)
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or_else(|| format!("its id is not between 0 and {}", u32::MAX))
+        let max = u32::MAX;
+        match self.key(column).map(u32::try_from) {
+            Some(Ok(id)) => Ok(id),
+            Some(Err(_)) => Err(format!("its id is not between 0 and {max}")),
+            None => Err(format!(
+                "its id is no integer up to {max}: see UUID in docs/schemas.md"
+            )),
+        }
     }
 
     /// The key of a row, for the page after it.

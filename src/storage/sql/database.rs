@@ -45,7 +45,8 @@ pub struct Complaint {
 pub enum Lacking {
     Table,
     Column,
-    /// A privilege of the account; if the database names them, which (with commas between) and on which table.
+    /// A privilege of the account. If the database names the table: which (with commas between; empty if it does not say),
+    /// and on which table.
     Privilege(Option<(String, String)>),
     /// Anything else.
     Other,
@@ -195,6 +196,11 @@ pub trait SqlSession: SqlCatalogue {
     async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
         let _ = after;
         Ok(newest)
+    }
+
+    /// The timeline of the database, where a replica that takes over begins another one; none if that is unknown.
+    fn timeline(&self) -> Option<u32> {
+        None
     }
 
     /// Whether totals that do not fit their columns are clamped to them from now on; returns false if the

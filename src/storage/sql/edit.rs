@@ -7,6 +7,7 @@ use super::cells::{Cell, SqlRows};
 use super::database::{FaultKind, HashForm, SqlFault};
 use super::hashes::of_hashes;
 use super::job::Job;
+use super::misfit::key_taken;
 use super::place::StatementPlace;
 use super::read;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
@@ -33,28 +34,30 @@ pub(super) async fn add_users(
             job.savepoint().await?;
         }
         let result = add_user(job, user).await;
-        ids.push(row_result(job, result).await?);
+        ids.push(row_result(job, result, user.id.is_some()).await?);
     }
     job.commit().await?;
     Ok(ids)
 }
 
-/// The result for one row. A refused one leaves nothing behind.
+/// The result for one row, which may have been given its id. A refused one leaves nothing behind.
 async fn row_result<T>(
     job: &mut Job<'_>,
     result: Result<Option<T>, SqlFault>,
+    has_id: bool,
 ) -> Result<Added<T>, SqlFault> {
-    let problem = match result {
+    let fault = match result {
         Ok(id) => return Ok(Ok(id)),
-        Err(SqlFault {
-            error: StorageError::Invalid(problem),
-            ..
-        }) => problem,
-        Err(fault) => match (fault.duplicate_key(), &fault.kind) {
-            (Some(key), _) => format!("another row has the same value in the key `{key}`"),
-            (None, FaultKind::Refused(value)) => value.to_string(),
-            (None, _) => return Err(fault),
-        },
+        Err(fault) => fault,
+    };
+    let problem = match (&fault.error, &fault.kind) {
+        (StorageError::Invalid(problem), _) => problem.clone(),
+        (_, FaultKind::Duplicate(key)) => {
+            job.undo().await?;
+            return Ok(Err(key_taken(job, key, has_id).await?));
+        }
+        (_, FaultKind::Refused(value)) => value.to_string(),
+        _ => return Err(fault),
     };
     job.undo().await?;
     Ok(Err(problem))
@@ -155,7 +158,7 @@ pub(super) async fn add_torrents(
         }
         job.savepoint_for(&calls::ADD_TORRENT).await?;
         let result = add_torrent(job, &forms, torrent).await;
-        let result = row_result(job, result).await?;
+        let result = row_result(job, result, torrent.id.is_some()).await?;
         if result.is_ok() {
             taken.add(torrent);
         }

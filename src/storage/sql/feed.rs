@@ -6,6 +6,9 @@
 //! its row may be about to be written. Entries after such a number are reported at once, and again until
 //! the position has passed them, which is idempotent: each is the row as it is now. During a long
 //! transaction of a site, up to `limit` entries after it are reported.
+//!
+//! A replica that takes over may lack the last entries, and gives their numbers to others. So a position has the
+//! database's timeline, too, if that is known; on another one, everything is loaded again.
 
 use parking_lot::Mutex;
 
@@ -29,6 +32,10 @@ const TRIM_MAX: u64 = 10_000;
 const GAP_SECONDS: i64 = 3;
 /// Entries of the last seconds to search for young gaps.
 const YOUNG_MAX: u32 = 10_000;
+
+/// The bits of a position that are the number of an entry. Those above are the lowest bits of the timeline; 0 if it is
+/// unknown.
+const NUMBER_BITS: u32 = 48;
 
 /// The kind of an entry that makes followers load everything again: triggers were missing for a while.
 pub(super) const RELOAD: &str = "reload";
@@ -55,7 +62,7 @@ pub(super) async fn position(
     let entries = entries(job, young, YOUNG_MAX).await?;
     let position = settled.min(before_gap(young, newest, &entries));
     *reloads.0.lock() = (position, newest);
-    Ok(FeedPosition(position))
+    Ok(position_of(position, timeline(job)))
 }
 
 /// Entries become the rows as they are now, so repeated ones are read once.
@@ -68,23 +75,26 @@ pub(super) async fn changes(
     if !job.has(&calls::FEED) {
         return Ok(Feed::Changes(Vec::new(), after));
     }
-    let (oldest, newest) = bounds(job).await?;
-    if after.0 == newest {
-        return Ok(Feed::Changes(Vec::new(), after));
+    let timeline = timeline(job);
+    let (after, earlier) = parts_of(after);
+    if earlier != timeline && earlier != 0 && timeline != 0 {
+        return Ok(Feed::Lost);
     }
-    if after.0 > newest || (after.0 + 1 < oldest && reloads.lack(after.0, oldest, newest)) {
+    let (oldest, newest) = bounds(job).await?;
+    if after == newest {
+        return Ok(Feed::Changes(Vec::new(), position_of(after, timeline)));
+    }
+    if after > newest || (after + 1 < oldest && reloads.lack(after, oldest, newest)) {
         return Ok(Feed::Lost);
     }
     // Locks first: what commits in between is among the entries.
-    let settled = job.feed_settled(after.0, newest).await?;
-    let entries = entries(job, after.0, limit.max(1)).await?;
-    let read = entries.last().map_or(after.0, |entry| entry.0);
-    let reached = settled
-        .min(before_gap(after.0, read, &entries))
-        .max(after.0);
+    let settled = job.feed_settled(after, newest).await?;
+    let entries = entries(job, after, limit.max(1)).await?;
+    let read = entries.last().map_or(after, |entry| entry.0);
+    let reached = settled.min(before_gap(after, read, &entries)).max(after);
     if entries
         .iter()
-        .any(|entry| entry.1 == RELOAD && !reloads.has(after.0, entry.0))
+        .any(|entry| entry.1 == RELOAD && !reloads.has(after, entry.0))
     {
         return Ok(Feed::Lost);
     }
@@ -99,7 +109,23 @@ pub(super) async fn changes(
     for (kind, key) in changed {
         changes.extend(change(job, &kind, key).await?);
     }
-    Ok(Feed::Changes(changes, FeedPosition(reached)))
+    Ok(Feed::Changes(changes, position_of(reached, timeline)))
+}
+
+/// The bits of the timeline that positions have; 0 if it is unknown.
+fn timeline(job: &mut Job<'_>) -> u64 {
+    let timeline = job.session().timeline().unwrap_or(0);
+    u64::from(timeline) & (u64::MAX >> NUMBER_BITS)
+}
+
+fn position_of(number: u64, timeline: u64) -> FeedPosition {
+    FeedPosition(timeline << NUMBER_BITS | number)
+}
+
+/// The number and the timeline of a position.
+fn parts_of(position: FeedPosition) -> (u64, u64) {
+    let number = position.0 & ((1 << NUMBER_BITS) - 1);
+    (number, position.0 >> NUMBER_BITS)
 }
 
 impl Reloads {

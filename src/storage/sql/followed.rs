@@ -1,8 +1,10 @@
 //! What is said of the tables that a schema's file says to follow, or does not.
 
 use super::calls;
+use super::catalogue::SqlTable;
 use super::header::{Dialect, FollowedTable, RowKind};
-use super::statements::{Piece, Schema, Statement, Statements, is_file};
+use super::statements::{Schema, Statements, is_file};
+use super::uses;
 use crate::storage::Finding;
 
 /// The finding for a followed table that lacks something; `file` is the schema's name.
@@ -12,6 +14,18 @@ pub(super) fn lacking(file: &str, table: &FollowedTable, problem: &str) -> Findi
         format!("{file}:{line}: \"follow {table}\" does not fit the database: {problem}"),
         "correct that line, or the table",
     )
+}
+
+/// What is said of ids that are no integers.
+pub(super) const NO_INTEGER: &str = "and Mika needs an integer up to 4294967295";
+
+/// The finding for a followed table whose key has that type, such as `uuid`.
+pub(super) fn no_integer(file: &str, table: &FollowedTable, kind: &str) -> Finding {
+    let problem = format!("its KEY {} is {kind}, {NO_INTEGER}", table.key);
+    Finding {
+        hint: "give the table an integer of its own for Mika, see UUID in docs/schemas.md".into(),
+        ..lacking(file, table, &problem)
+    }
 }
 
 /// The finding for a followed table that is not there.
@@ -46,7 +60,11 @@ fn of_table<'s>(schema: &'s Schema, table: &str) -> Option<&'s FollowedTable> {
 }
 
 /// Notes for what a schema's file does not follow.
-pub(super) fn unfollowed(schema: &Schema, statements: &Statements) -> Vec<Finding> {
+pub(super) fn unfollowed(
+    schema: &Schema,
+    statements: &Statements,
+    tables: &[SqlTable],
+) -> Vec<Finding> {
     let kinds = [
         (
             RowKind::User,
@@ -72,64 +90,23 @@ pub(super) fn unfollowed(schema: &Schema, statements: &Statements) -> Vec<Findin
             ));
             continue;
         }
-        let is_of_site = |table: &&str| !schema.owns(table) && of_table(schema, table).is_none();
-        for table in read_by(statements.of(call)).filter(is_of_site) {
+        let is_of_site = |table: &&String| !schema.owns(table) && of_table(schema, table).is_none();
+        let read = uses::of(statements.of(call).iter());
+        for table in read.keys().filter(is_of_site) {
             let place = statements.place(call);
+            let is_it = |it: &&SqlTable| it.name.eq_ignore_ascii_case(table);
+            let hint = if tables.iter().find(is_it).is_some_and(|it| it.is_view) {
+                "a view can't be followed: follow the tables behind it that have the KEY".to_owned()
+            } else {
+                format!(
+                    "unless it has totals only, put a line into the head of the file: -- follow {table} as {form}"
+                )
+            };
             notes.push(Finding::note(
                 format!("changes of {table}, which the statement {place} reads, {late}"),
-                format!("unless it has totals only, put a line into the head of the file: -- follow {table} as {form}"),
+                hint,
             ));
         }
     }
     notes
-}
-
-/// The tables that statements read, as far as their words show it.
-fn read_by(statements: &[Statement]) -> impl Iterator<Item = &str> {
-    let words = statements.iter().flat_map(|statement| {
-        let texts = statement.pieces.iter().filter_map(|piece| match piece {
-            Piece::Text(text) => Some(text.as_str()),
-            Piece::Param(_) | Piece::Rows | Piece::Values => None,
-        });
-        texts.flat_map(str::split_whitespace)
-    });
-    let words: Vec<&str> = words.collect();
-    let is_before = |word: &str| {
-        ["from", "join", "straight_join"]
-            .into_iter()
-            .any(|it| word.eq_ignore_ascii_case(it))
-    };
-    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
-    let mut tables: Vec<&str> = Vec::new();
-    for pair in words.windows(2).filter(|pair| is_before(pair[0])) {
-        let table = pair[1].trim_end_matches([',', ')']);
-        let is_word = ["lateral", "dual"]
-            .iter()
-            .any(|it| table.eq_ignore_ascii_case(it));
-        if table.chars().all(is_part) && !table.is_empty() && !is_word && !tables.contains(&table) {
-            tables.push(table);
-        }
-    }
-    tables.into_iter()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::sql::place::StatementPlace;
-    use crate::storage::sql::statements::split;
-
-    #[test]
-    fn the_tables_that_a_statement_reads_are_found() {
-        let sql = "SELECT EXTRACT(DAY FROM m.since), t.a FROM members m\nLEFT JOIN tokens AS t ON t.id = m.id \
-            JOIN LATERAL (SELECT 1) AS l ON true \
-            join (SELECT 1 FROM bans) b JOIN members x WHERE id > :after";
-        let statement = Statement {
-            call: &calls::USERS,
-            place: StatementPlace::new(calls::USERS.name, None),
-            pieces: split(sql).remove(0),
-        };
-        let tables: Vec<&str> = read_by(std::slice::from_ref(&statement)).collect();
-        assert_eq!(tables, ["members", "tokens", "bans"]);
-    }
 }

@@ -12,6 +12,7 @@ use super::place::StatementPlace;
 use super::statements::{Statement, Statements};
 use crate::base::backoff::Backoff;
 use crate::storage::StorageError;
+use crate::storage::passed_over::{self, Uncredited};
 use crate::storage::values::log_refused;
 
 /// How often a transaction is retried after a lock conflict, and the delays before.
@@ -36,6 +37,8 @@ pub(super) struct Job<'a> {
     met_duplicate: bool,
     /// Rows of credit that the database did not take in full: to be logged after the commit.
     pub(super) notes: Vec<String>,
+    /// Credit that reaches no row: likewise.
+    pub(super) uncredited: Vec<Uncredited>,
 }
 
 /// The attempts of one job.
@@ -63,6 +66,8 @@ impl<'a> Job<'a> {
         self.session.commit().await?;
         self.in_transaction = false;
         log_refused(&std::mem::take(&mut self.notes));
+        let uncredited = std::mem::take(&mut self.uncredited);
+        uncredited.iter().for_each(passed_over::log_uncredited);
         Ok(())
     }
 
@@ -275,6 +280,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
             has_savepoint: false,
             met_duplicate: self.met_duplicate,
             notes: Vec::new(),
+            uncredited: Vec::new(),
         })
     }
 

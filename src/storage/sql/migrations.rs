@@ -9,7 +9,7 @@ use super::database::{Lacking, SqlFault};
 use super::header::Dialect;
 use super::job::Job;
 use super::statements::{Piece, Schema};
-use super::triggers::{self, Misplaced, Trigger};
+use super::triggers::{self, Misplaced, Trigger, quoted};
 use crate::storage::migrate::{self, Migration};
 use crate::storage::{MigrationStatus, StorageError};
 
@@ -135,11 +135,56 @@ async fn make_identity(job: &mut Job<'_>, schema: &Schema) -> Result<bool, SqlFa
     Ok(true)
 }
 
-/// Creates triggers that are missing, on another table or changed, and drops those on tables that are followed no more;
+/// Creates triggers that are missing, on another table or changed, and drops those on tables that should not have them;
 /// returns what was done.
 async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
+    let mut done = make_triggers(job, schema).await?;
+    // Where triggers have the names of their tables only, those of a renamed table stay.
     let expected = triggers::expected(schema.migrations);
     let found = inspect::look_at_triggers(job, &expected, false).await?;
+    for Misplaced { name, left_on, .. } in &found.misplaced {
+        let Some(table) = left_on else {
+            continue;
+        };
+        if drop_left(job, schema, name, table).await? {
+            let is_expected = expected.iter().any(|trigger| trigger.name == *name);
+            if schema.dialect == Dialect::Postgres && !is_expected {
+                run(job, schema, &format!("DROP FUNCTION IF EXISTS {name}()")).await?;
+            }
+            done.push(format!("removal of the trigger {name} from {table}"));
+        }
+    }
+    Ok(done)
+}
+
+/// Drops a trigger from a table that should not have it; false if that is left to the table's owner.
+async fn drop_left(
+    job: &mut Job<'_>,
+    schema: &Schema,
+    name: &str,
+    table: &str,
+) -> Result<bool, SqlFault> {
+    if schema.dialect != Dialect::Postgres {
+        drop_trigger(job, schema, name, table).await?;
+        return Ok(true);
+    }
+    let session = job.session();
+    session.savepoint().await?;
+    let drop = format!("DROP TRIGGER IF EXISTS {name} ON {}", quoted(table));
+    match session.execute(&drop).await {
+        Err(fault) if fault.is_denied() => {
+            session.undo().await?;
+            Ok(false)
+        }
+        result => result.map(|()| true),
+    }
+}
+
+/// Creates triggers that are missing, on another table or changed; returns which.
+async fn make_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
+    let expected = triggers::expected(schema.migrations);
+    let mut found = inspect::look_at_triggers(job, &expected, false).await?;
+    found.misplaced.retain(|it| it.left_on.is_none());
     if found.misplaced.is_empty() {
         return Ok(Vec::new());
     }
@@ -163,15 +208,7 @@ async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>
         }
     }
     let mut made = Vec::new();
-    for Misplaced { name, left_on, .. } in &found.misplaced {
-        if let Some(table) = left_on {
-            drop_trigger(job, schema, name, table).await?;
-            if schema.dialect == Dialect::Postgres {
-                run(job, schema, &format!("DROP FUNCTION IF EXISTS {name}()")).await?;
-            }
-            made.push(format!("removal of the trigger {name}"));
-            continue;
-        }
+    for Misplaced { name, .. } in &found.misplaced {
         let creates = |statement: &&String| {
             Trigger::of_statement(statement).filter(|trigger| trigger.name == *name)
         };

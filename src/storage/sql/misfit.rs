@@ -1,6 +1,6 @@
-//! A statement that failed for a value: a lookup finds nothing, an edit is refused with the column's name.
+//! A statement that failed for a value: a lookup finds nothing, an edit is refused with the name of the column or key.
 
-use super::calls::COLUMNS_NAMED;
+use super::calls::{self, COLUMNS_NAMED};
 use super::cells::{Cell, SqlRow, SqlRows};
 use super::database::{FaultKind, SqlFault};
 use super::job::Job;
@@ -36,6 +36,29 @@ pub(super) async fn found_or_refused(
     job.recover().await?;
     let refused = in_full(job, refused, statement, params).await?;
     Err(StorageError::Invalid(refused.to_string()).into())
+}
+
+/// Why a row is refused that violates a unique key. If the database chose an id that a row has already, its sequence is
+/// behind: rows were inserted with ids.
+pub(super) async fn key_taken(
+    job: &mut Job<'_>,
+    key: &str,
+    has_id: bool,
+) -> Result<String, SqlFault> {
+    let taken = format!("another row has the same value in the key `{key}`");
+    if has_id || !job.has(&calls::KEY_SEQUENCE) {
+        return Ok(taken);
+    }
+    let rows = job
+        .call(&calls::KEY_SEQUENCE, &[("key", key.into())])
+        .await?;
+    Ok(rows.first().map_or(taken, |row| {
+        let (table, column, sequence) = (row.text(0), row.text(1), row.text(2));
+        format!(
+            "the sequence {sequence} gave an id that a row of {table} has already, because rows were inserted with ids: \
+             run SELECT setval('{sequence}', (SELECT max({column}) FROM {table}))"
+        )
+    }))
 }
 
 fn is_ascii(value: Cell<'_>) -> bool {

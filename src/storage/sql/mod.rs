@@ -30,6 +30,7 @@ pub(super) mod site_schema;
 pub mod statements;
 mod trial;
 pub mod triggers;
+mod uses;
 
 use std::sync::Arc;
 

@@ -104,7 +104,7 @@ async fn wanted(
     Ok((groups, end.filter(|end| is_full && *end > after)))
 }
 
-fn rebuild(row: &SqlRow<'_>) -> Result<RebuiltHash, String> {
+pub(super) fn rebuild(row: &SqlRow<'_>) -> Result<RebuiltHash, String> {
     let columns = InfoColumns {
         piece_length: row.integer(4).unwrap_or(0),
         pieces: row.text(5),

@@ -77,6 +77,17 @@ pub struct Statements {
     has_own: bool,
 }
 
+impl Statement {
+    /// Whether its text begins with that word, such as `update`.
+    pub(super) fn begins_with(&self, word: &str) -> bool {
+        let Some(Piece::Text(text)) = self.pieces.first() else {
+            return false;
+        };
+        let first = text.split_whitespace().next();
+        first.is_some_and(|first| first.eq_ignore_ascii_case(word))
+    }
+}
+
 /// The text of a statement in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NamedText {

@@ -27,7 +27,7 @@ pub struct Trigger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misplaced {
     pub name: String,
-    /// The table, if the schema follows it no more: the trigger is to be dropped.
+    /// The table, if it should not have the trigger: that is to be dropped.
     pub left_on: Option<String>,
     problem: String,
 }
@@ -106,13 +106,12 @@ impl Misplaced {
         }
     }
 
-    /// A trigger of Mika's that the schema has no more.
-    pub(super) fn left(trigger: &Trigger) -> Self {
+    /// A trigger of Mika's that is to be dropped.
+    fn left(trigger: &Trigger, why: &str) -> Self {
         let table = &trigger.table;
-        let problem = format!("left on the table {table}, which the schema follows no more");
         Self {
             left_on: Some(table.clone()),
-            ..Self::new(&trigger.name, problem)
+            ..Self::new(&trigger.name, format!("left on the table {table}, {why}"))
         }
     }
 }
@@ -155,19 +154,72 @@ pub(super) fn misplaced(expected: &[Trigger], found: &[Trigger]) -> Vec<Misplace
         };
         problem.map(|problem| Misplaced::new(&wanted.name, problem))
     };
-    let left = found.iter().filter(|trigger| {
-        let is_it = |wanted: &Trigger| wanted.name.eq_ignore_ascii_case(&trigger.name);
-        trigger.is_of_mika() && !expected.iter().any(is_it)
-    });
-    let left = left.map(Misplaced::left);
+    let left = found
+        .iter()
+        .filter_map(|trigger| left(expected, found, trigger));
     expected.iter().filter_map(look).chain(left).collect()
 }
 
-/// One finding for all of them, because they mostly go missing together.
-pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
-    if misplaced.is_empty() {
-        return None;
+/// The trigger, if it is on a table that the schema follows no more, or that was renamed while another one has its name
+/// and its trigger now.
+fn left(expected: &[Trigger], found: &[Trigger], trigger: &Trigger) -> Option<Misplaced> {
+    let is_named = |other: &&Trigger| other.name.eq_ignore_ascii_case(&trigger.name);
+    let Some(wanted) = expected.iter().find(is_named) else {
+        let why = "which the schema follows no more";
+        return trigger.is_of_mika().then(|| Misplaced::left(trigger, why));
+    };
+    let is_there = |other: &Trigger| other.table.eq_ignore_ascii_case(&wanted.table);
+    let is_copy = !is_there(trigger) && found.iter().filter(is_named).any(is_there);
+    is_copy.then(|| Misplaced::left(trigger, "which has another name now"))
+}
+
+/// One finding for those to be made again and one for those to be dropped, because they mostly go missing together.
+pub(super) fn findings(misplaced: &[Misplaced]) -> Vec<Finding> {
+    let (left, wrong): (Vec<_>, Vec<_>) = misplaced.iter().partition(|it| it.left_on.is_some());
+    let mut findings = Vec::new();
+    if !wrong.is_empty() {
+        findings.push(Finding::problem(
+            format!(
+                "Mika's triggers are not as they should be, so the site's changes are not followed or can't \
+                 be written: {}",
+                in_words(&wrong)
+            ),
+            "run mika-manage migrate: it makes these triggers again, and touches no others",
+        ));
     }
+    if !left.is_empty() {
+        let drops = left.iter().filter_map(|Misplaced { name, left_on, .. }| {
+            Some(format!(
+                "DROP TRIGGER {name} ON {}",
+                quoted(left_on.as_ref()?)
+            ))
+        });
+        findings.push(Finding::problem(
+            format!(
+                "Mika's triggers are where they should not be, so that changes there are taken for changes of \
+                 users and torrents: {}",
+                in_words(&left)
+            ),
+            format!(
+                "run mika-manage migrate: it drops these triggers, and touches no others; if that is left to the \
+                 owner of the table: {}",
+                drops.collect::<Vec<_>>().join("; ")
+            ),
+        ));
+    }
+    findings
+}
+
+/// A name as SQL has it.
+pub(super) fn quoted(name: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_';
+    if name.chars().all(is_plain) {
+        return name.to_owned();
+    }
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn in_words(misplaced: &[&Misplaced]) -> String {
     // Mostly all of a table are affected.
     let mut by_problem: Vec<(&str, Vec<&str>)> = Vec::new();
     for Misplaced { name, problem, .. } in misplaced {
@@ -180,14 +232,7 @@ pub(super) fn finding(misplaced: &[Misplaced]) -> Option<Finding> {
         .into_iter()
         .map(|(problem, names)| format!("{}: {problem}", names.join(", ")))
         .collect();
-    Some(Finding::problem(
-        format!(
-            "Mika's triggers are not as they should be, so the site's changes are not followed or can't \
-             be written: {}",
-            each.join("; ")
-        ),
-        "run mika-manage migrate: it makes these triggers again, or drops what is left, and touches no others",
-    ))
+    each.join("; ")
 }
 
 #[cfg(test)]
@@ -256,12 +301,25 @@ mod tests {
         let trigger = Trigger::of_statement(STATEMENT).unwrap();
         let left = misplaced(&[], std::slice::from_ref(&trigger));
         assert_eq!(left[0].left_on.as_deref(), Some("users"));
+        let findings = findings(&left);
+        assert!(findings[0].problem.contains("left on the table users"));
         assert!(
-            finding(&left)
-                .unwrap()
-                .problem
-                .contains("left on the table users")
+            findings[0]
+                .hint
+                .contains("DROP TRIGGER mika_users_insert ON users")
         );
+        // A copy of the table has it, too; without its own, it is not there yet.
+        let renamed = Trigger {
+            table: "users_old".into(),
+            ..trigger.clone()
+        };
+        let both = [renamed.clone(), trigger.clone()];
+        let left = misplaced(std::slice::from_ref(&trigger), &both);
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].left_on.as_deref(), Some("users_old"));
+        let moved = misplaced(std::slice::from_ref(&trigger), &[renamed]);
+        assert_eq!(moved.len(), 1);
+        assert_eq!(moved[0].left_on, None);
         for other in [
             Trigger {
                 name: "mika_users_log".into(),

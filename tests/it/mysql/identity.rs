@@ -22,14 +22,19 @@ async fn each_database_has_its_own_identity() {
     let elsewhere = MariaDb::start();
     let url = elsewhere.database("copy");
     elsewhere.restore("copy", &it.server.dump("mika"));
-    let copy = open(&url, "mika");
+    renew_that_of_a_copy(&*it.storage, &*open(&url, "mika")).await;
+}
+
+/// A copy has the identity of its original until it gets another one.
+pub async fn renew_that_of_a_copy(storage: &dyn Storage, copy: &dyn Storage) {
+    let id = storage.identity().await.unwrap();
     assert_eq!(copy.identity().await.unwrap(), id);
     assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
     assert_eq!(copy.identity().await.unwrap(), id, "a migration leaves it");
     let new = copy.renew_identity().await.unwrap();
     assert!(new.len() == 32 && new != id, "{new}");
     assert_eq!(copy.identity().await.unwrap(), new);
-    assert_eq!(it.storage.identity().await.unwrap(), id);
+    assert_eq!(storage.identity().await.unwrap(), id);
 }
 
 #[tokio::test]

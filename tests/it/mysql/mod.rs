@@ -3,7 +3,7 @@
 
 pub mod columns;
 mod contract;
-mod drift;
+pub mod drift;
 mod durability;
 mod faults;
 mod feed;

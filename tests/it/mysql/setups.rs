@@ -88,7 +88,7 @@ pub async fn problems(storage: &dyn Storage) -> Vec<String> {
     all.extend(those(&findings, Severity::Problem));
     for text in &all {
         let (_, hint) = text.rsplit_once('→').unwrap();
-        let hint = hint.replace("GRANT DELETE", "");
+        let hint = hint.replace("GRANT DELETE", "").replace("_delete ON", "");
         assert!(
             !hint.to_lowercase().contains("delete"),
             "unsafe advice: {text}"

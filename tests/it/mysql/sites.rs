@@ -9,6 +9,7 @@ use mika::storage::{
     CreditRules, Find, NewUser, Storage, StorageError, TorrentKey, TorrentPatch, UserKey, UserPatch,
 };
 
+use super::setups::user;
 use super::{Fixture, SITE_2015, batch, open, problems, try_open};
 use crate::harness::mariadb::MariaDb;
 
@@ -23,50 +24,55 @@ async fn strict_tables_with_extra_columns_take_credit() {
          UPDATE users SET enabled = '1', uploaded = NULL, seed_time = NULL WHERE id = 7;
          UPDATE users SET enabled = '0', can_leech = b'0' WHERE id = 8",
     );
+    let add_user = "INSERT INTO users (passkey, username, email, born) \
+        VALUES (:passkey, :username, CONCAT(:username, '@example.org'), 2000)";
+    let url = it.server.url("mika");
+    let own = try_open(&url, "mika", &[("add_user", add_user)]).unwrap();
+    take_credit_beside_columns_of_the_site(&*it.storage, &*own, |sql| it.sql(sql)).await;
+}
+
+/// Of the users 7 and 8, the second is disabled. Their table wants an `email` and `born` of each user, to which the
+/// statements of `own` give values.
+pub async fn take_credit_beside_columns_of_the_site(
+    storage: &dyn Storage,
+    own: &dyn Storage,
+    run: impl Fn(&str) -> String,
+) {
     for number in 1..=2 {
-        it.storage
-            .apply(&[batch(number, 0..10)], &CreditRules::default())
+        let rules = CreditRules::default();
+        storage
+            .apply(&[batch(number, 0..10)], &rules)
             .await
             .unwrap();
     }
-    assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (10, 10));
-    let users = it.storage.users(None, 10).await.unwrap().rows;
-    let flags: Vec<_> = users
+    let users = storage.users(None, 10).await.unwrap().rows;
+    let found: Vec<_> = users
         .iter()
-        .map(|it| (it.user.enabled, it.user.can_leech))
+        .map(|it| (it.totals.uploaded, it.user.enabled, it.user.can_leech))
         .collect();
-    assert_eq!(flags, [(true, true), (false, false)]);
-    let found = problems(&*it.storage).await;
+    assert_eq!(found, [(10, true, true), (10, false, false)]);
+    let found = problems(storage).await;
     assert_eq!(found.lines().count(), 2, "{found}");
     assert!(
         found.contains("the columns `email`, `born` of `users` have no default"),
         "{found}"
     );
     // A site fills its own columns by a statement.
-    let user = NewUser {
-        id: None,
-        username: "nine".into(),
-        passkey: "passkey-9".parse().unwrap(),
-        can_leech: true,
-    };
-    let error = it.storage.add_user(&user).await.unwrap_err().to_string();
+    let user = user("nine", "passkey-9");
+    let error = storage.add_user(&user).await.unwrap_err().to_string();
     assert!(
-        error.contains("'email'") && error.contains("storage.statements"),
+        error.contains("email") && error.contains("storage.statements"),
         "{error}"
     );
-    let add_user = "INSERT INTO users (passkey, username, email, born) \
-        VALUES (:passkey, :username, CONCAT(:username, '@example.org'), 2000)";
-    let url = it.server.url("mika");
-    let storage = try_open(&url, "mika", &[("add_user", add_user)]).unwrap();
     let with_id = NewUser {
         id: Some(UserId(4711)),
         ..user.clone()
     };
-    let error = storage.add_user(&with_id).await.unwrap_err().to_string();
+    let error = own.add_user(&with_id).await.unwrap_err().to_string();
     assert!(error.contains("storage.statements.add_user"), "{error}");
-    let id = storage.add_user(&user).await.unwrap();
+    let id = own.add_user(&user).await.unwrap();
     assert_eq!(
-        it.sql(&format!("SELECT email FROM users WHERE id = {}", id.0)),
+        run(&format!("SELECT email FROM users WHERE id = {}", id.0)),
         "nine@example.org"
     );
 }
@@ -200,8 +206,22 @@ async fn another_application_is_read_by_its_own_statements() {
         ),
         ("feed", ""),
     ];
+    let open = |statements: &[(&str, &str)]| try_open(&url, "mika-2015", statements).unwrap();
+    read_another_application(&statements, open, || {
+        sql("INSERT INTO users VALUES (7, 'passkey-7', 'seven')");
+    })
+    .await;
+    assert_eq!(sql("SHOW TRIGGERS"), "");
+}
+
+/// The torrent 3 of another application is read by these statements, and a user whom `edit` adds is not noticed.
+pub async fn read_another_application(
+    statements: &[(&str, &str)],
+    open: impl Fn(&[(&str, &str)]) -> Arc<dyn Storage>,
+    edit: impl Fn(),
+) {
     // They do not go with the others of the schema.
-    let storage = try_open(&url, "mika-2015", &statements).unwrap();
+    let storage = open(statements);
     storage.migrate().await.unwrap();
     let known = "the statement torrents_known does not find the torrent 3, which torrents gives";
     assert_eq!(problems(&*storage).await, known);
@@ -209,8 +229,7 @@ async fn another_application_is_read_by_its_own_statements() {
         "torrents_known",
         "SELECT fid FROM {rows} AS wanted JOIN files ON fid = wanted.id",
     );
-    let statements = [statements.as_slice(), &[known]].concat();
-    let storage = try_open(&url, "mika-2015", &statements).unwrap();
+    let storage = open(&[statements, &[known]].concat());
     assert_eq!(problems(&*storage).await, "");
     let stored = storage.torrent(InfoHash([1; 20])).await.unwrap().unwrap();
     assert_eq!(
@@ -220,10 +239,9 @@ async fn another_application_is_read_by_its_own_statements() {
     assert_eq!(storage.torrents(None, 10).await.unwrap().rows, [stored]);
     // Without a feed nothing ever changes.
     let position = storage.feed_position().await.unwrap();
-    sql("INSERT INTO users VALUES (7, 'passkey-7', 'seven')");
+    edit();
     assert_eq!(storage.feed_position().await.unwrap(), position);
     assert_eq!(position.0, 0);
-    assert_eq!(sql("SHOW TRIGGERS"), "");
 }
 
 #[tokio::test]
@@ -240,8 +258,15 @@ async fn unknown_schemas_and_statements_are_refused() {
 #[tokio::test]
 async fn the_check_reports_what_is_missing() {
     let it = Fixture::new().await;
-    it.sql("ALTER TABLE users DROP can_leech; ALTER TABLE history DROP announces; DROP TABLE whitelist");
-    let found = problems(&*it.storage).await;
+    name_what_is_missing(&*it.storage, |sql| it.sql(sql)).await;
+}
+
+/// Columns and a table are dropped, and named.
+pub async fn name_what_is_missing(storage: &dyn Storage, run: impl Fn(&str) -> String) {
+    run(
+        "ALTER TABLE users DROP can_leech; ALTER TABLE history DROP announces; DROP TABLE whitelist",
+    );
+    let found = problems(storage).await;
     for expected in [
         "the table history has no column announces",
         "the table `whitelist` is missing",
@@ -250,11 +275,11 @@ async fn the_check_reports_what_is_missing() {
         assert!(found.contains(expected), "{expected}:\n{found}");
     }
     assert_eq!(found.lines().count(), 3, "{found}");
-    let error = it.storage.users(None, 1).await.unwrap_err();
+    let error = storage.users(None, 1).await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, StorageError::Broken(_)));
     assert!(
-        text.contains("'can_leech'") && text.contains("mika-manage migrate"),
+        text.contains("can_leech") && text.contains("mika-manage migrate"),
         "{text}"
     );
 }

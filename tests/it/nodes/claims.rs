@@ -1,14 +1,12 @@
-//! Two daemons without a cache on one MariaDB: the second one refuses (C2).
+//! Two daemons without a cache on one database: the second one refuses (C2).
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::pair::{Client, knows_user};
-use crate::harness::database::ACCOUNT;
+use crate::harness::database::{ACCOUNT, Database, SiteDatabase};
 use crate::harness::load::passkey;
-use crate::harness::mariadb::MariaDb;
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
 use crate::harness::{Mika, poll};
@@ -27,17 +25,35 @@ fn alone() -> Value {
 }
 
 /// A site whose daemon shares nothing.
-fn prepare() -> Site {
-    let mut site = Site::prepare(1, &AOF, &json!({}));
+fn prepare(database: Database) -> Site {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({}));
     site.mika.reconfigure(&alone());
     site
 }
 
+/// The name of the lock that claims the database, as SQL.
+fn lock(database: &SiteDatabase) -> String {
+    let id = database.sql("SELECT id FROM mika_identity");
+    if database.is_mariadb() {
+        return format!("'mika.{id}'");
+    }
+    let half = |from| {
+        format!("('x' || substr(encode(sha256('mika.{id}'), 'hex'), {from}, 8))::bit(32)::int")
+    };
+    format!("{}, {}", half(1), half(9))
+}
+
 /// The connection that claims the database; none if there is none.
-fn claimed_by(mariadb: &MariaDb) -> Option<u32> {
-    let id = mariadb.sql("SELECT id FROM site.mika_identity");
-    let holder = mariadb.sql(&format!("SELECT IS_USED_LOCK('mika.{id}')"));
-    holder.parse().ok()
+fn claimed_by(database: &SiteDatabase) -> Option<u32> {
+    let lock = lock(database);
+    let sql = if database.is_mariadb() {
+        format!("SELECT IS_USED_LOCK({lock})")
+    } else {
+        format!(
+            "SELECT pid FROM pg_locks WHERE (classid::bigint::bit(32)::int, objid::bigint::bit(32)::int) = ({lock}) AND granted"
+        )
+    };
+    database.sql(&sql).parse().ok()
 }
 
 fn uploaded(site: &Site) -> i64 {
@@ -50,20 +66,31 @@ fn run(mika: &mut Mika) {
     assert!(knows_user(mika.http(), &passkey(0)));
 }
 
+/// The second daemon names the connection of the first.
 fn is_refused(second: &mut Mika, holder: u32) {
     second.launch();
     assert_eq!(second.wait(REFUSED), 1);
     let log = second.log();
-    let said = format!("in use by another mika (connection {holder}, {ACCOUNT} from 127.0.0.1:");
-    assert!(log.contains(&said), "{said}: {log}");
+    let line = log
+        .lines()
+        .find(|line| line.contains("in use by another mika ("));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for part in [format!(" {holder}"), format!(", {ACCOUNT} from 127.0.0.1")] {
+        assert!(line.contains(&part), "{part}: {line}");
+    }
 }
 
-#[test]
-fn a_second_daemon_without_a_cache_is_refused() {
-    let mut site = prepare();
+crate::on_each_database![
+    a_second_daemon_without_a_cache_is_refused,
+    the_claim_is_taken_again_after_the_server_was_restarted,
+    a_daemon_that_lost_its_claim_saves_and_stops,
+];
+
+fn a_second_daemon_without_a_cache_is_refused(database: Database) {
+    let mut site = prepare(database);
     let mut second = site.another(&alone());
     run(&mut site.mika);
-    let holder = claimed_by(site.mariadb()).expect("the first one claims it");
+    let holder = claimed_by(&site.database).expect("the first one claims it");
     let mut client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
     is_refused(&mut second, holder);
@@ -77,8 +104,9 @@ fn a_second_daemon_without_a_cache_is_refused() {
     run(&mut second);
     // Within the same second, the order would be unknown.
     poll(CREDITED, "a second is over", || {
-        let is_over = "SELECT UNIX_TIMESTAMP() > MAX(last_announce) FROM peers";
-        site.database.row::<1>(is_over) == [1]
+        let time = site.database.unix_time();
+        let is_over = format!("SELECT COUNT(*) FROM peers WHERE last_announce >= {time}");
+        site.database.row::<1>(&is_over) == [0]
     });
     client.uploaded = 0;
     client.accepted(second.http(), "started");
@@ -89,49 +117,54 @@ fn a_second_daemon_without_a_cache_is_refused() {
     assert_eq!(uploaded(&site), 300 << 20);
 }
 
-#[test]
-fn the_claim_is_taken_again_after_the_server_was_restarted() {
-    let mut site = prepare();
+fn the_claim_is_taken_again_after_the_server_was_restarted(database: Database) {
+    let mut site = prepare(database);
     let mut second = site.another(&alone());
     run(&mut site.mika);
     site.database.kill9();
     site.database.restart();
     poll(NOTICED, "it is claimed again", || {
-        claimed_by(site.mariadb()).is_some()
+        claimed_by(&site.database).is_some()
     });
-    let holder = claimed_by(site.mariadb()).expect("it stays claimed");
+    let holder = claimed_by(&site.database).expect("it stays claimed");
     is_refused(&mut second, holder);
     assert!(site.mika.log().contains("the database is claimed again"));
     assert!(knows_user(site.mika.http(), &passkey(0)));
 }
 
-#[test]
-fn a_daemon_that_lost_its_claim_saves_and_stops() {
-    let mut site = prepare();
+fn a_daemon_that_lost_its_claim_saves_and_stops(database: Database) {
+    let mut site = prepare(database);
     run(&mut site.mika);
     let mut client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
     client.uploaded = 7 << 20;
     client.accepted(site.mika.http(), "");
-    let holder = claimed_by(site.mariadb()).expect("it claims it");
+    let holder = claimed_by(&site.database).expect("it claims it");
     // Another waits for it, and has it when the connection ends.
-    let id = site.database.sql("SELECT id FROM mika_identity");
-    let mut other = site.mariadb().client();
-    let wait = format!("SELECT GET_LOCK('mika.{id}', 60), SLEEP(600)");
-    other.args(["--execute", &wait]).stdout(Stdio::null());
-    let mut other = other.spawn().expect("mariadb starts");
+    let lock = lock(&site.database);
+    let (wait, waiting, end) = if site.database.is_mariadb() {
+        (
+            format!("SELECT GET_LOCK({lock}, 60);"),
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock'",
+            format!("KILL {holder}"),
+        )
+    } else {
+        (
+            format!("SELECT pg_advisory_lock({lock});"),
+            "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+            format!("SELECT pg_terminate_backend({holder})"),
+        )
+    };
+    let mut other = site.database.session();
+    other.begin(&wait);
     poll(NOTICED, "another waits", || {
-        let waiting =
-            "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock'";
         site.database.row::<1>(waiting) == [1]
     });
-    site.database.sql(&format!("KILL {holder}"));
+    site.database.sql(&end);
     let code = site.mika.wait(NOTICED);
-    other.kill().expect("a child can be killed");
-    other.wait().expect("a child can be waited for");
     assert_eq!(code, 1);
     let log = site.mika.log();
-    assert!(log.contains("in use by another mika (connection"), "{log}");
+    assert!(log.contains("in use by another mika ("), "{log}");
     assert!(log.contains("stopped, storage has everything"), "{log}");
     assert_eq!(uploaded(&site), 7 << 20);
 }

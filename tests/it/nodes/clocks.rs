@@ -6,6 +6,7 @@ use mika::base::ids::InfoHash;
 use serde_json::{Value, json};
 
 use super::pair::{Client, Pair};
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -60,11 +61,11 @@ fn holds(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The nodes `a`, whose clock is right, and `b`, whose is that far ahead; with a client at `a`.
-fn pair(ahead: i64) -> (Pair, Client) {
+fn pair(database: Database, ahead: i64) -> (Pair, Client) {
     let tracker =
         json!({ "announce_interval": "1m", "min_announce_interval": "30s", "peer_ttl": "2m" });
     let config = |node: &str| json!({ "node": node, "tracker": tracker });
-    let mut site = Site::prepare(2, &AOF, &config("a"));
+    let mut site = Site::prepare_on(database, 2, &AOF, &config("a"));
     let mut b = site.another(&config("b"));
     b.shift_clock(ahead);
     site.mika.run();
@@ -103,9 +104,15 @@ fn goes_on(pair: &mut Pair, mut client: Client, ahead: i64) {
     pair.site.is_credited(2 * GB);
 }
 
-#[test]
-fn a_node_ahead_by_two_days_removes_no_records() {
-    let (mut pair, client) = pair(TWO_DAYS);
+crate::on_each_database![
+    a_node_ahead_by_two_days_removes_no_records,
+    a_leaping_clock_removes_no_records,
+    a_clock_set_back_before_a_start_loses_nothing,
+    a_clock_set_back_loses_nothing_without_a_cache,
+];
+
+fn a_node_ahead_by_two_days_removes_no_records(database: Database) {
+    let (mut pair, client) = pair(database, TWO_DAYS);
     let site = &pair.site;
     holds(SWEPT, "the client is there", || {
         site.peers_in_cache(&client) == "1" && site.active_in_storage() == 1
@@ -124,9 +131,8 @@ fn a_node_ahead_by_two_days_removes_no_records() {
     assert!(check.contains("node a"), "{check}");
 }
 
-#[test]
-fn a_leaping_clock_removes_no_records() {
-    let (mut pair, client) = pair(0);
+fn a_leaping_clock_removes_no_records(database: Database) {
+    let (mut pair, client) = pair(database, 0);
     let mark = Client::new(1, 2);
     mark.accepted(pair.b.http(), "started");
     poll(SHARED, "storage has it", || {
@@ -141,8 +147,9 @@ fn a_leaping_clock_removes_no_records() {
     poll(SHARED, "storage has its end", || {
         site.active_in_storage() == 1
     });
-    let sql = "SELECT MAX(last_announce) - UNIX_TIMESTAMP() FROM peers";
-    let [ahead] = site.database.row(sql);
+    let time = site.database.unix_time();
+    let sql = format!("SELECT MAX(last_announce) - {time} FROM peers");
+    let [ahead] = site.database.row(&sql);
     assert!(ahead.abs() < 60, "{ahead} seconds ahead");
     let log = pair.b.log();
     assert!(log.contains("the clock of this host is 172"), "{log}");
@@ -153,19 +160,20 @@ fn a_leaping_clock_removes_no_records() {
     goes_on(&mut pair, client, -TWO_DAYS);
 }
 
-#[test]
-fn a_clock_set_back_before_a_start_loses_nothing() {
-    set_back(&json!({}));
+fn a_clock_set_back_before_a_start_loses_nothing(database: Database) {
+    set_back(database, &json!({}));
 }
 
 /// With only the database's clock, the newest record decides which of the two is right.
-#[test]
-fn a_clock_set_back_loses_nothing_without_a_cache() {
-    set_back(&json!({ "cache": { "driver": "memory", "url": "" } }));
+fn a_clock_set_back_loses_nothing_without_a_cache(database: Database) {
+    set_back(
+        database,
+        &json!({ "cache": { "driver": "memory", "url": "" } }),
+    );
 }
 
-fn set_back(config: &Value) {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+fn set_back(database: Database, config: &Value) {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({ "node": "a" }));
     site.mika.reconfigure(config);
     site.mika.shift_clock(0);
     site.mika.run();

@@ -49,17 +49,14 @@ fn at_both(client: &Client, nodes: [SocketAddr; 2], event: &str) {
     });
 }
 
-#[test]
-fn the_same_totals_at_both_nodes_count_once() {
-    count_once(Database::MariaDb);
-}
+crate::on_each_database![
+    the_same_totals_at_both_nodes_count_once,
+    spilled_credit_of_a_killed_node_counts_after_its_client_moved,
+    a_stop_at_a_node_that_does_not_know_the_client_is_credited,
+    a_restart_at_a_node_that_does_not_know_the_client_begins_a_session,
+];
 
-#[test]
-fn the_same_totals_at_both_nodes_count_once_on_postgresql() {
-    count_once(Database::Postgres);
-}
-
-fn count_once(database: Database) {
+fn the_same_totals_at_both_nodes_count_once(database: Database) {
     let pair = Pair::start_on(database, 2);
     let mut client = Client {
         left: 1,
@@ -100,17 +97,7 @@ fn known_to_a_dead_node(database: Database) -> (Pair, Client) {
     (pair, client)
 }
 
-#[test]
-fn spilled_credit_of_a_killed_node_counts_after_its_client_moved() {
-    moves_from_a_dead_node(Database::MariaDb);
-}
-
-#[test]
-fn spilled_credit_of_a_killed_node_counts_after_its_client_moved_on_postgresql() {
-    moves_from_a_dead_node(Database::Postgres);
-}
-
-fn moves_from_a_dead_node(database: Database) {
+fn spilled_credit_of_a_killed_node_counts_after_its_client_moved(database: Database) {
     let (mut pair, mut client) = known_to_a_dead_node(database);
     let [_, b] = pair.nodes();
     client.uploaded = 500 * MB;
@@ -125,17 +112,7 @@ fn moves_from_a_dead_node(database: Database) {
     assert_eq!(pair.totals()[0].cast_unsigned(), 600 * MB);
 }
 
-#[test]
-fn a_stop_at_a_node_that_does_not_know_the_client_is_credited() {
-    stops_at_another_node(Database::MariaDb);
-}
-
-#[test]
-fn a_stop_at_a_node_that_does_not_know_the_client_is_credited_on_postgresql() {
-    stops_at_another_node(Database::Postgres);
-}
-
-fn stops_at_another_node(database: Database) {
+fn a_stop_at_a_node_that_does_not_know_the_client_is_credited(database: Database) {
     let (mut pair, mut client) = known_to_a_dead_node(database);
     let [_, b] = pair.nodes();
     client.uploaded = 450 * MB;
@@ -148,17 +125,7 @@ fn stops_at_another_node(database: Database) {
     });
 }
 
-#[test]
-fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session() {
-    starts_at_another_node(Database::MariaDb);
-}
-
-#[test]
-fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session_on_postgresql() {
-    starts_at_another_node(Database::Postgres);
-}
-
-fn starts_at_another_node(database: Database) {
+fn a_restart_at_a_node_that_does_not_know_the_client_begins_a_session(database: Database) {
     let mut pair = Pair::start_on(database, 2);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::pair::{Client, knows_user};
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -65,9 +66,14 @@ fn peak(mika: &Mika) -> u64 {
     number.and_then(|it| it.parse().ok()).expect("a number")
 }
 
-#[test]
-fn a_journal_that_cannot_be_applied_does_not_block_others() {
-    let mut site = Site::prepare(2, &AOF, &json!({ "node": "z" }));
+crate::on_each_database![
+    a_journal_that_cannot_be_applied_does_not_block_others,
+    a_gap_in_the_cache_is_skipped_at_once,
+    a_gap_in_the_spill_file_is_skipped_at_once,
+];
+
+fn a_journal_that_cannot_be_applied_does_not_block_others(database: Database) {
+    let mut site = Site::prepare_on(database, 2, &AOF, &json!({ "node": "z" }));
     let mut looks = site.another(&json!({ "node": "looks" }));
     site.mika.run();
     let node = site.mika.http();
@@ -114,9 +120,8 @@ fn starts_at_once(mika: &mut Mika) {
     assert!(peak < MEMORY_MAX, "{peak} KiB");
 }
 
-#[test]
-fn a_gap_in_the_cache_is_skipped_at_once() {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "gap" }));
+fn a_gap_in_the_cache_is_skipped_at_once(database: Database) {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({ "node": "gap" }));
     // Of an earlier start of this node, and of another one.
     forge(&site, "gap#1.00000001", GAP, "");
     forge(&site, "other#1.00000001", GAP, "");
@@ -134,9 +139,8 @@ fn a_gap_in_the_cache_is_skipped_at_once() {
     assert!(peak(&site.mika) < MEMORY_MAX);
 }
 
-#[test]
-fn a_gap_in_the_spill_file_is_skipped_at_once() {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "gap" }));
+fn a_gap_in_the_spill_file_is_skipped_at_once(database: Database) {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({ "node": "gap" }));
     site.mika.run();
     Client::new(0, 1).accepted(site.mika.http(), "started");
     assert_eq!(site.mika.stop(), 0);

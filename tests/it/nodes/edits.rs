@@ -23,9 +23,14 @@ struct Edits<'a> {
     times: Vec<Duration>,
 }
 
-#[test]
-fn both_nodes_follow_every_command() {
-    let pair = Pair::start(1);
+crate::on_each_database![
+    both_nodes_follow_every_command,
+    a_torrent_that_was_deleted_while_no_node_ran_stays_deleted,
+    both_nodes_follow_plain_sql,
+];
+
+fn both_nodes_follow_every_command(database: Database) {
+    let pair = Pair::start_on(database, 1);
     let mut edits = Edits::of(&pair);
     edits.manage(&["users", "add", "alice", "--passkey", "alices_passkey"]);
     edits.user("alices_passkey", true);
@@ -57,18 +62,16 @@ fn both_nodes_follow_every_command() {
     edits.report("mika-manage");
 }
 
-#[test]
-fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted() {
-    let mut pair = Pair::start(1);
-    pair.sql(&format!(
-        "INSERT INTO torrents (info_hash) VALUES (X'{HASH}')"
-    ));
+fn a_torrent_that_was_deleted_while_no_node_ran_stays_deleted(database: Database) {
+    let mut pair = Pair::start_on(database, 1);
+    let hash = pair.bytes(HASH);
+    pair.sql(&format!("INSERT INTO torrents (info_hash) VALUES ({hash})"));
     pair.follow("both know it", |node| knows_torrent(node, HASH));
     let is_cached = |pair: &Pair| pair.site.redis.cli(&["EXISTS", &format!("t:t:{HASH}")]) == "1";
     poll(MIRRORED, "the cache has it", || is_cached(&pair));
     assert_eq!(pair.b.stop(), 0);
     assert_eq!(pair.site.mika.stop(), 0);
-    pair.sql(&format!("DELETE FROM torrents WHERE info_hash = X'{HASH}'"));
+    pair.sql(&format!("DELETE FROM torrents WHERE info_hash = {hash}"));
     pair.site.mika.run();
     poll(MIRRORED, "the cache has it no longer", || !is_cached(&pair));
     let [a, _] = pair.nodes();
@@ -127,42 +130,38 @@ fn an_edit_is_published_once() {
     let id = pair.sql("SELECT id FROM users WHERE username = 'bob'");
     let key = format!("t:u:{}", id.trim());
     pair.site.redis.cli(&["HSET", &key, "enabled", "0"]);
-    edits.sql("UPDATE users SET enabled = 0 WHERE username = 'bob'");
+    edits.sql("UPDATE users SET enabled = false WHERE username = 'bob'");
     edits.user("bobs_passkey", false);
     assert_eq!(edits.notices() - before, given + 1);
 }
 
-#[test]
-fn both_nodes_follow_plain_sql() {
-    let pair = Pair::start(1);
+fn both_nodes_follow_plain_sql(database: Database) {
+    let pair = Pair::start_on(database, 1);
     let mut edits = Edits::of(&pair);
     edits.sql("INSERT INTO users (passkey, username) VALUES ('bobs_passkey', 'bob')");
     edits.user("bobs_passkey", true);
-    edits.sql("UPDATE users SET enabled = 0 WHERE username = 'bob'");
+    edits.sql("UPDATE users SET enabled = false WHERE username = 'bob'");
     edits.user("bobs_passkey", false);
-    edits.sql("UPDATE users SET enabled = 1, passkey = 'bobs_second' WHERE username = 'bob'");
+    edits.sql("UPDATE users SET enabled = true, passkey = 'bobs_second' WHERE username = 'bob'");
     edits.user("bobs_second", true);
     edits.user("bobs_passkey", false);
     edits.sql("DELETE FROM users WHERE username = 'bob'");
     edits.user("bobs_second", false);
 
-    edits.sql(&format!(
-        "INSERT INTO torrents (info_hash) VALUES (X'{HASH}')"
-    ));
+    let moved = InfoHash([0x78; 20]);
+    let [old, new] = [HASH, moved].map(|hash| pair.bytes(hash));
+    edits.sql(&format!("INSERT INTO torrents (info_hash) VALUES ({old})"));
     edits.torrent(HASH, true);
     edits.sql(&format!(
-        "UPDATE torrents SET enabled = 0 WHERE info_hash = X'{HASH}'"
+        "UPDATE torrents SET enabled = false WHERE info_hash = {old}"
     ));
     edits.torrent(HASH, false);
-    let moved = InfoHash([0x78; 20]);
     edits.sql(&format!(
-        "UPDATE torrents SET enabled = 1, info_hash = X'{moved}' WHERE info_hash = X'{HASH}'"
+        "UPDATE torrents SET enabled = true, info_hash = {new} WHERE info_hash = {old}"
     ));
     edits.torrent(moved, true);
     edits.torrent(HASH, false);
-    edits.sql(&format!(
-        "DELETE FROM torrents WHERE info_hash = X'{moved}'"
-    ));
+    edits.sql(&format!("DELETE FROM torrents WHERE info_hash = {new}"));
     edits.torrent(moved, false);
 
     edits.sql("INSERT INTO whitelist (peer_id, vstring) VALUES ('-DE', 'Deluge')");

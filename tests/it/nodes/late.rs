@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::pair::{Client, Pair};
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
 use crate::harness::site::Site;
@@ -79,10 +80,15 @@ fn wait(time: Duration) {
     poll(time * 3, "time passes", || start.elapsed() > time);
 }
 
-#[test]
-fn a_late_batch_leaves_newer_records_in_the_cache() {
+crate::on_each_database![
+    a_late_batch_leaves_newer_records_in_the_cache,
+    a_paused_node_gets_what_it_missed,
+    a_paused_node_gets_what_it_missed_before_the_next_batch,
+];
+
+fn a_late_batch_leaves_newer_records_in_the_cache(database: Database) {
     let config = json!({ "node": "a", "journal": { "flush_interval": "9s" } });
-    let mut site = Site::prepare(1, &AOF, &config);
+    let mut site = Site::prepare_on(database, 1, &AOF, &config);
     let mut b = site.another(&json!({ "node": "b" }));
     site.mika.run();
     b.run();
@@ -114,8 +120,8 @@ fn a_late_batch_leaves_newer_records_in_the_cache() {
 }
 
 /// A paused node misses changes of the other one, which are trimmed after ten seconds.
-fn misses(last_words: bool) {
-    let pair = Pair::start(3);
+fn misses(database: Database, last_words: bool) {
+    let pair = Pair::start_on(database, 3);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);
     let mut goes = Client::new(1, 1);
@@ -166,12 +172,10 @@ fn misses(last_words: bool) {
     assert!(log.contains("missed changes of another node"), "{log}");
 }
 
-#[test]
-fn a_paused_node_gets_what_it_missed() {
-    misses(false);
+fn a_paused_node_gets_what_it_missed(database: Database) {
+    misses(database, false);
 }
 
-#[test]
-fn a_paused_node_gets_what_it_missed_before_the_next_batch() {
-    misses(true);
+fn a_paused_node_gets_what_it_missed_before_the_next_batch(database: Database) {
+    misses(database, true);
 }

@@ -14,6 +14,7 @@ mod databases;
 mod dead;
 mod edits;
 mod emptied;
+mod killed;
 mod late;
 mod moves;
 mod older;

@@ -5,15 +5,20 @@ use std::time::Duration;
 use mika::base::ids::InfoHash;
 
 use super::pair::{Client, Pair};
+use crate::harness::database::Database;
 use crate::harness::load::info_hash;
 use crate::harness::poll;
 
 /// How long what one knows may take to the other, and to storage.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-#[test]
-fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
-    let pair = Pair::start(2);
+crate::on_each_database![
+    neither_node_hands_out_peers_of_the_hash_that_a_torrent_had,
+    a_client_restarted_at_the_other_node_is_one_peer_at_both,
+];
+
+fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had(database: Database) {
+    let pair = Pair::start_on(database, 2);
     let (old, new) = (InfoHash(info_hash(1)), InfoHash([0x79; 20]));
     let [a, b] = pair.nodes();
     let seeder = Client::new(0, 1);
@@ -29,8 +34,9 @@ fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
         let replies = pair.nodes().map(|node| leecher(old).accepted(node, ""));
         replies.iter().all(|reply| seeder.is_in(reply))
     });
+    let [was, is] = [old, new].map(|hash| pair.bytes(hash));
     pair.sql(&format!(
-        "UPDATE torrents SET info_hash = X'{new}' WHERE info_hash = X'{old}'"
+        "UPDATE torrents SET info_hash = {is} WHERE info_hash = {was}"
     ));
     for node in [a, b] {
         let mut first = None;
@@ -55,9 +61,7 @@ fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
         there == 0
     });
     // Another torrent may get the lost hash: it gets none of its peers, and no snatches.
-    pair.sql(&format!(
-        "INSERT INTO torrents (info_hash) VALUES (X'{old}')"
-    ));
+    pair.sql(&format!("INSERT INTO torrents (info_hash) VALUES ({was})"));
     for node in [a, b] {
         poll(PATIENCE, "the node follows", || {
             leecher(old).announce(node, "").failure().is_none()
@@ -71,9 +75,8 @@ fn neither_node_hands_out_peers_of_the_hash_that_a_torrent_had() {
     }
 }
 
-#[test]
-fn a_client_restarted_at_the_other_node_is_one_peer_at_both() {
-    let pair = Pair::start(2);
+fn a_client_restarted_at_the_other_node_is_one_peer_at_both(database: Database) {
+    let pair = Pair::start_on(database, 2);
     let first = Client::new(0, 1);
     let watcher = Client {
         left: 1,
@@ -95,7 +98,7 @@ fn a_client_restarted_at_the_other_node_is_one_peer_at_both() {
             })
         });
     }
-    let sql = "SELECT COALESCE(SUM(active), 0), COUNT(*) FROM peers WHERE left_bytes = 0";
+    let sql = "SELECT COUNT(CASE WHEN active THEN 1 END), COUNT(*) FROM peers WHERE left_bytes = 0";
     poll(PATIENCE, "storage says so", || {
         pair.site.database.row(sql) == [1, 8]
     });

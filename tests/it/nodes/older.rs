@@ -17,6 +17,14 @@ const MB: u64 = 1_000_000;
 /// How long credit may take to storage, also while it comes back.
 const CREDITED: Duration = Duration::from_secs(40);
 
+crate::on_each_database![
+    a_database_that_went_back_gets_what_it_lost,
+    a_database_that_went_back_gets_what_it_lost_from_memory,
+    a_database_that_lost_its_last_second_gets_it_again,
+    a_database_that_lost_more_than_is_kept_can_be_continued,
+    a_database_that_lost_more_than_memory_keeps_can_be_continued,
+];
+
 fn memory() -> Value {
     json!({ "cache": { "driver": "memory", "url": "" } })
 }
@@ -97,37 +105,15 @@ fn takes_what_it_lost(database: Database, config: &Value) {
     is_credited(&site, "after a restart", all);
 }
 
-#[test]
-fn a_database_that_went_back_gets_what_it_lost() {
-    takes_what_it_lost(Database::MariaDb, &json!({}));
+fn a_database_that_went_back_gets_what_it_lost(database: Database) {
+    takes_what_it_lost(database, &json!({}));
 }
 
-#[test]
-fn a_database_that_went_back_gets_what_it_lost_on_postgresql() {
-    takes_what_it_lost(Database::Postgres, &json!({}));
+fn a_database_that_went_back_gets_what_it_lost_from_memory(database: Database) {
+    takes_what_it_lost(database, &memory());
 }
 
-#[test]
-fn a_database_that_went_back_gets_what_it_lost_from_memory() {
-    takes_what_it_lost(Database::MariaDb, &memory());
-}
-
-#[test]
-fn a_database_that_went_back_gets_what_it_lost_from_memory_on_postgresql() {
-    takes_what_it_lost(Database::Postgres, &memory());
-}
-
-#[test]
-fn a_database_that_lost_its_last_second_gets_it_again() {
-    loses_its_last_second(Database::MariaDb);
-}
-
-#[test]
-fn a_database_that_lost_its_last_second_gets_it_again_on_postgresql() {
-    loses_its_last_second(Database::Postgres);
-}
-
-fn loses_its_last_second(database: Database) {
+fn a_database_that_lost_its_last_second_gets_it_again(database: Database) {
     let mut site = prepare(database, &json!({}), "60s");
     site.database
         .confirms_too_early()
@@ -187,17 +173,10 @@ fn goes_on_without_what_was_not_kept(database: Database, config: &Value) {
     assert_eq!(site.mika.stop(), 0);
 }
 
-#[test]
-fn a_database_that_lost_more_than_is_kept_can_be_continued() {
-    goes_on_without_what_was_not_kept(Database::MariaDb, &json!({}));
+fn a_database_that_lost_more_than_is_kept_can_be_continued(database: Database) {
+    goes_on_without_what_was_not_kept(database, &json!({}));
 }
 
-#[test]
-fn a_database_that_lost_more_than_is_kept_can_be_continued_on_postgresql() {
-    goes_on_without_what_was_not_kept(Database::Postgres, &json!({}));
-}
-
-#[test]
-fn a_database_that_lost_more_than_memory_keeps_can_be_continued() {
-    goes_on_without_what_was_not_kept(Database::MariaDb, &memory());
+fn a_database_that_lost_more_than_memory_keeps_can_be_continued(database: Database) {
+    goes_on_without_what_was_not_kept(database, &memory());
 }

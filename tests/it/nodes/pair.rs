@@ -70,6 +70,11 @@ impl Pair {
         start.elapsed()
     }
 
+    /// An info hash as SQL.
+    pub fn bytes(&self, hash: InfoHash) -> String {
+        self.site.database.bytes(&hash.to_string())
+    }
+
     /// Site's own statements.
     pub fn sql(&self, statements: &str) -> String {
         self.site.database.sql(statements)

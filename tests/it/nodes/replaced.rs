@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::pair::{Client, knows_user};
+use crate::harness::database::Database;
 use crate::harness::http::Connection;
 use crate::harness::load::passkey;
 use crate::harness::redis::AOF;
@@ -41,8 +42,8 @@ struct Replaced {
 
 /// Pauses the node, starts another one of the same name, and resumes the first one; with
 /// `is_away`, it finds the database gone. Returns what it said.
-fn replace(is_away: bool) -> (Replaced, String) {
-    let mut site = Site::prepare(3, &AOF, &json!({ "node": "a" }));
+fn replace(database: Database, is_away: bool) -> (Replaced, String) {
+    let mut site = Site::prepare_on(database, 3, &AOF, &json!({ "node": "a" }));
     let mut replacement = site.another(&json!({ "node": "a" }));
     site.mika.run();
     let node = site.mika.http();
@@ -117,16 +118,19 @@ impl Replaced {
     }
 }
 
-#[test]
-fn what_a_paused_node_and_its_replacement_acknowledged_is_credited() {
-    let (mut replaced, log) = replace(false);
+crate::on_each_database![
+    what_a_paused_node_and_its_replacement_acknowledged_is_credited,
+    a_replaced_node_without_its_database_reports_its_leftovers,
+];
+
+fn what_a_paused_node_and_its_replacement_acknowledged_is_credited(database: Database) {
+    let (mut replaced, log) = replace(database, false);
     assert!(log.contains("stopped, storage has everything"), "{log}");
     replaced.is_credited();
 }
 
-#[test]
-fn a_replaced_node_without_its_database_reports_its_leftovers() {
-    let (mut replaced, log) = replace(true);
+fn a_replaced_node_without_its_database_reports_its_leftovers(database: Database) {
+    let (mut replaced, log) = replace(database, true);
     assert!(!log.contains("storage has everything"), "{log}");
     assert!(log.contains("the rest is kept in the spill file"), "{log}");
     assert!(log.contains("mika.spill"), "{log}");

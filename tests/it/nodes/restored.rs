@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::pair::{Client, knows_user};
-use crate::harness::database::DATABASE;
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::poll;
 use crate::harness::redis::AOF;
@@ -29,8 +29,8 @@ struct Trial {
 // === impl Trial ===
 
 impl Trial {
-    fn begin() -> Self {
-        let mut site = Site::prepare(2, &AOF, &json!({ "node": "a" }));
+    fn begin(database: Database) -> Self {
+        let mut site = Site::prepare_on(database, 2, &AOF, &json!({ "node": "a" }));
         site.mika.run();
         let (stays, leaves) = (Client::new(0, 1), Client::new(1, 1));
         for client in [&stays, &leaves] {
@@ -39,7 +39,7 @@ impl Trial {
         poll(CREDITED, "storage has the start", || {
             site.database.row::<1>("SELECT COUNT(*) FROM peers") == [2]
         });
-        let backup = site.mariadb().dump(DATABASE);
+        let backup = site.database.dump();
         Self {
             site,
             stays,
@@ -49,8 +49,8 @@ impl Trial {
     }
 
     /// A restored database, and reports that only the spill file has.
-    fn begin_spilled() -> Self {
-        let mut trial = Self::begin();
+    fn begin_spilled(database: Database) -> Self {
+        let mut trial = Self::begin(database);
         trial.site.database.pause();
         trial.report();
         assert_eq!(trial.site.mika.stop(), 0);
@@ -78,7 +78,7 @@ impl Trial {
     }
 
     fn restore(&self) {
-        self.site.mariadb().restore(DATABASE, &self.backup);
+        self.site.database.restore(&self.backup);
         assert_eq!(self.uploaded(), [0, 0]);
     }
 
@@ -131,9 +131,17 @@ impl Trial {
     }
 }
 
-#[test]
-fn what_the_cache_has_beyond_a_restored_database_is_applied() {
-    let mut trial = Trial::begin();
+crate::on_each_database![
+    what_the_cache_has_beyond_a_restored_database_is_applied,
+    what_the_cache_has_beyond_a_restored_database_is_dropped,
+    a_restored_database_works_with_a_cache_that_has_nothing_beyond_it,
+    what_the_spill_file_has_beyond_a_restored_database_is_applied,
+    a_restore_waits_until_all_nodes_have_stopped,
+    the_spill_file_of_another_database_is_not_touched,
+];
+
+fn what_the_cache_has_beyond_a_restored_database_is_applied(database: Database) {
+    let mut trial = Trial::begin(database);
     trial.report_and_stop();
     trial.restore();
     let rows = trial.shown();
@@ -151,17 +159,15 @@ fn what_the_cache_has_beyond_a_restored_database_is_applied() {
     trial.goes_on(&["restored", "--apply"], 800 * MB);
 }
 
-#[test]
-fn what_the_cache_has_beyond_a_restored_database_is_dropped() {
-    let mut trial = Trial::begin();
+fn what_the_cache_has_beyond_a_restored_database_is_dropped(database: Database) {
+    let mut trial = Trial::begin(database);
     trial.report_and_stop();
     trial.restore();
     trial.goes_on(&["restored", "--drop"], 0);
 }
 
-#[test]
-fn a_restored_database_works_with_a_cache_that_has_nothing_beyond_it() {
-    let mut trial = Trial::begin();
+fn a_restored_database_works_with_a_cache_that_has_nothing_beyond_it(database: Database) {
+    let mut trial = Trial::begin(database);
     trial.report_and_stop();
     trial.restore();
     // As a minute after its last batch.
@@ -172,9 +178,8 @@ fn a_restored_database_works_with_a_cache_that_has_nothing_beyond_it() {
     trial.goes_on(&["restored", "--apply"], 0);
 }
 
-#[test]
-fn what_the_spill_file_has_beyond_a_restored_database_is_applied() {
-    let trial = Trial::begin_spilled();
+fn what_the_spill_file_has_beyond_a_restored_database_is_applied(database: Database) {
+    let trial = Trial::begin_spilled(database);
     let rows = trial.shown();
     assert_eq!(rows.len(), 1, "{rows:?}");
     let place = rows[0]["place"].as_str().expect("a file");
@@ -183,9 +188,8 @@ fn what_the_spill_file_has_beyond_a_restored_database_is_applied() {
     trial.goes_on(&["restored", "--apply"], 800 * MB);
 }
 
-#[test]
-fn a_restore_waits_until_all_nodes_have_stopped() {
-    let mut trial = Trial::begin();
+fn a_restore_waits_until_all_nodes_have_stopped(database: Database) {
+    let mut trial = Trial::begin(database);
     trial.report();
     for arguments in [
         &["restored"][..],
@@ -203,9 +207,8 @@ fn a_restore_waits_until_all_nodes_have_stopped() {
     });
 }
 
-#[test]
-fn the_spill_file_of_another_database_is_not_touched() {
-    let trial = Trial::begin_spilled();
+fn the_spill_file_of_another_database_is_not_touched(database: Database) {
+    let trial = Trial::begin_spilled(database);
     trial
         .site
         .database

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::pair::{Client, Pair};
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::{now, poll};
 
@@ -46,8 +47,8 @@ fn counted(pair: &Pair) -> [i64; 3] {
     ))
 }
 
-fn counts_once(nodes: impl Fn(usize, [SocketAddr; 2]) -> Vec<SocketAddr>) {
-    let pair = Pair::start(1);
+fn counts_once(database: Database, nodes: impl Fn(usize, [SocketAddr; 2]) -> Vec<SocketAddr>) {
+    let pair = Pair::start_on(database, 1);
     seed(|number| nodes(number, pair.nodes()));
     poll(CREDITED, "storage has all announces", || {
         let has_history = "SELECT COUNT(*) FROM history";
@@ -60,17 +61,20 @@ fn counts_once(nodes: impl Fn(usize, [SocketAddr; 2]) -> Vec<SocketAddr>) {
     assert!(right.contains(&of_user), "{of_user} s");
 }
 
-#[test]
-fn a_second_in_which_five_clients_seed_counts_once() {
-    counts_once(|_, [a, _]| vec![a]);
+crate::on_each_database![
+    a_second_in_which_five_clients_seed_counts_once,
+    a_second_in_which_clients_seed_at_two_nodes_counts_once,
+    a_second_in_which_clients_move_between_nodes_counts_once,
+];
+
+fn a_second_in_which_five_clients_seed_counts_once(database: Database) {
+    counts_once(database, |_, [a, _]| vec![a]);
 }
 
-#[test]
-fn a_second_in_which_clients_seed_at_two_nodes_counts_once() {
-    counts_once(|number, nodes| vec![nodes[number % 2]]);
+fn a_second_in_which_clients_seed_at_two_nodes_counts_once(database: Database) {
+    counts_once(database, |number, nodes| vec![nodes[number % 2]]);
 }
 
-#[test]
-fn a_second_in_which_clients_move_between_nodes_counts_once() {
-    counts_once(|_, [a, b]| vec![a, b]);
+fn a_second_in_which_clients_move_between_nodes_counts_once(database: Database) {
+    counts_once(database, |_, [a, b]| vec![a, b]);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::pair::{Client, Pair, knows_user};
-use crate::harness::database::{ACCOUNT, DATABASE};
+use crate::harness::database::{DATABASE, Database, numbers};
 use crate::harness::load::passkey;
 use crate::harness::redis::{AOF, Redis};
 use crate::harness::site::Site;
@@ -24,8 +24,8 @@ const NOTICED: Duration = Duration::from_secs(3);
 
 fn uploaded(site: &Site, database: &str) -> u64 {
     let passkey = passkey(0);
-    let sql = format!("SELECT uploaded FROM {database}.users WHERE passkey = '{passkey}'");
-    let [uploaded] = site.database.row(&sql);
+    let sql = format!("SELECT uploaded FROM users WHERE passkey = '{passkey}'");
+    let [uploaded] = numbers(&sql, &site.database.sql_in(database, &sql));
     uploaded.cast_unsigned()
 }
 
@@ -42,7 +42,7 @@ fn started(site: &mut Site) -> Client {
     let client = Client::new(0, 1);
     client.accepted(site.mika.http(), "started");
     poll(CREDITED, "storage has the start", || {
-        site.database.row::<1>("SELECT COUNT(*) FROM site.peers") == [1]
+        site.database.row::<1>("SELECT COUNT(*) FROM peers") == [1]
     });
     client
 }
@@ -57,10 +57,18 @@ fn goes_on(site: &mut Site, mut client: Client) {
     is_credited(site, client.uploaded);
 }
 
-#[test]
-fn a_clean_stop_without_the_database_spills_what_redis_may_forget() {
+crate::on_each_database![
+    a_clean_stop_without_the_database_spills_what_redis_may_forget,
+    peers_replayed_from_a_spill_file_reach_other_nodes,
+    a_kill_within_the_flush_second_loses_nothing_with_a_redis_that_forgets,
+    a_spill_file_of_another_database_is_set_aside,
+    a_deleted_spill_file_is_rewritten,
+    what_is_acknowledged_after_the_spill_file_was_deleted_is_kept,
+];
+
+fn a_clean_stop_without_the_database_spills_what_redis_may_forget(database: Database) {
     for persistence in [&[][..], &AOF] {
-        let mut site = Site::prepare(1, persistence, &json!({ "node": "a" }));
+        let mut site = Site::prepare_on(database, 1, persistence, &json!({ "node": "a" }));
         let mut client = started(&mut site);
         site.database.kill9();
         client.uploaded = 700 * MB;
@@ -77,9 +85,8 @@ fn a_clean_stop_without_the_database_spills_what_redis_may_forget() {
     }
 }
 
-#[test]
-fn peers_replayed_from_a_spill_file_reach_other_nodes() {
-    let mut pair = Pair::start(2);
+fn peers_replayed_from_a_spill_file_reach_other_nodes(database: Database) {
+    let mut pair = Pair::start_on(database, 2);
     let [_, b] = pair.nodes();
     // They answer when they have loaded.
     for node in pair.nodes() {
@@ -109,10 +116,9 @@ fn peers_replayed_from_a_spill_file_reach_other_nodes() {
     });
 }
 
-#[test]
-fn a_kill_within_the_flush_second_loses_nothing_with_a_redis_that_forgets() {
+fn a_kill_within_the_flush_second_loses_nothing_with_a_redis_that_forgets(database: Database) {
     let config = json!({ "node": "a", "journal": { "flush_interval": "3s" } });
-    let mut site = Site::prepare(1, &[], &config);
+    let mut site = Site::prepare_on(database, 1, &[], &config);
     let mut client = started(&mut site);
     for _ in 0..3 {
         client.uploaded += 100 * MB;
@@ -139,9 +145,8 @@ fn aside(site: &Site) -> Option<PathBuf> {
     paths.find(is_aside)
 }
 
-#[test]
-fn a_spill_file_of_another_database_is_set_aside() {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+fn a_spill_file_of_another_database_is_set_aside(database: Database) {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({ "node": "a" }));
     let mut client = started(&mut site);
     site.database.pause();
     site.redis.pause();
@@ -153,20 +158,14 @@ fn a_spill_file_of_another_database_is_set_aside() {
     site.redis.resume();
     site.database.resume();
 
-    site.mariadb().database("other");
-    site.database
-        .sql(&format!("GRANT ALL ON other.* TO {ACCOUNT}"));
+    site.database.create("other");
     let (own, own_redis) = (site.database.url(), site.redis.url());
     let redis = Redis::start_with(&AOF);
     site.mika.reconfigure(&json!({
         "storage": { "url": own.replace("/site", "/other") }, "cache": { "url": redis.url() }
     }));
     site.mika.managed(&["migrate"]);
-    site.database.sql(
-        "INSERT INTO other.users SELECT * FROM site.users;
-         INSERT INTO other.torrents SELECT * FROM site.torrents;
-         INSERT INTO other.whitelist SELECT * FROM site.whitelist",
-    );
+    site.fill_another("other", 1);
     site.mika.run();
     assert!(knows_user(site.mika.http(), &client.passkey));
     let path = aside(&site).expect("the file is kept");
@@ -188,8 +187,8 @@ fn a_spill_file_of_another_database_is_set_aside() {
 }
 
 /// A node whose servers don't answer, and a client whose 300 MB only its spill file has.
-fn with_spilled() -> (Site, Client) {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a" }));
+fn with_spilled(database: Database) -> (Site, Client) {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({ "node": "a" }));
     let mut client = started(&mut site);
     site.database.pause();
     site.redis.pause();
@@ -205,9 +204,8 @@ fn unlink(site: &Site) {
     }
 }
 
-#[test]
-fn a_deleted_spill_file_is_rewritten() {
-    let (mut site, client) = with_spilled();
+fn a_deleted_spill_file_is_rewritten(database: Database) {
+    let (mut site, client) = with_spilled(database);
     let before = site.spilled();
     assert!(before > 0);
     unlink(&site);
@@ -222,9 +220,8 @@ fn a_deleted_spill_file_is_rewritten() {
     is_kept_after(&mut site, client);
 }
 
-#[test]
-fn what_is_acknowledged_after_the_spill_file_was_deleted_is_kept() {
-    let (mut site, client) = with_spilled();
+fn what_is_acknowledged_after_the_spill_file_was_deleted_is_kept(database: Database) {
+    let (mut site, client) = with_spilled(database);
     unlink(&site);
     is_kept_after(&mut site, client);
 }

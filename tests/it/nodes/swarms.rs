@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::pair::{Client, Pair};
+use crate::harness::database::Database;
 use crate::harness::load::passkey;
 use crate::harness::{now, poll};
 
@@ -32,9 +33,14 @@ impl Pair {
     }
 }
 
-#[test]
-fn peers_of_one_node_are_handed_out_by_the_other() {
-    let pair = Pair::start(2);
+crate::on_each_database![
+    peers_of_one_node_are_handed_out_by_the_other,
+    a_client_that_moves_between_nodes_is_credited_exactly,
+    leftovers_of_a_dead_node_are_applied_by_the_other,
+];
+
+fn peers_of_one_node_are_handed_out_by_the_other(database: Database) {
+    let pair = Pair::start_on(database, 2);
     let [a, b] = pair.nodes();
     let leecher = Client {
         left: 1,
@@ -61,9 +67,8 @@ fn peers_of_one_node_are_handed_out_by_the_other() {
     assert!(typical < SEEN_TYPICALLY, "{times:?}");
 }
 
-#[test]
-fn a_client_that_moves_between_nodes_is_credited_exactly() {
-    let pair = Pair::start(2);
+fn a_client_that_moves_between_nodes_is_credited_exactly(database: Database) {
+    let pair = Pair::start_on(database, 2);
     let [a, b] = pair.nodes();
     let mut client = Client::new(0, 1);
     client.accepted(a, "started");
@@ -91,9 +96,8 @@ fn a_client_that_moves_between_nodes_is_credited_exactly() {
     assert_eq!(pair.uploaded(0), expected);
 }
 
-#[test]
-fn leftovers_of_a_dead_node_are_applied_by_the_other() {
-    let mut pair = Pair::start(1);
+fn leftovers_of_a_dead_node_are_applied_by_the_other(database: Database) {
+    let mut pair = Pair::start_on(database, 1);
     let [a, _] = pair.nodes();
     let mut client = Client::new(0, 1);
     client.accepted(a, "started");

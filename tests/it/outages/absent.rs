@@ -6,6 +6,12 @@ use super::trial::Trial;
 use crate::harness::database::Database;
 use crate::harness::redis::AOF;
 
+crate::on_each_database![
+    redis_may_come_back_empty,
+    the_database_may_be_stopped_killed_or_paused,
+    redis_and_the_database_may_be_away_at_once,
+];
+
 #[test]
 fn redis_may_be_stopped_killed_or_paused() {
     Trial::run(Database::MariaDb, &AOF, &json!({}), |trial| {
@@ -27,17 +33,7 @@ fn redis_may_be_stopped_killed_or_paused() {
     });
 }
 
-#[test]
-fn redis_may_come_back_empty() {
-    redis_comes_back_empty(Database::MariaDb);
-}
-
-#[test]
-fn redis_may_come_back_empty_on_postgresql() {
-    redis_comes_back_empty(Database::Postgres);
-}
-
-fn redis_comes_back_empty(database: Database) {
+fn redis_may_come_back_empty(database: Database) {
     Trial::run(database, &[], &json!({}), |trial| {
         trial.drains = true;
         trial.outage(
@@ -59,17 +55,7 @@ fn redis_comes_back_empty(database: Database) {
     });
 }
 
-#[test]
-fn mariadb_may_be_stopped_killed_or_paused() {
-    database_is_away(Database::MariaDb);
-}
-
-#[test]
-fn postgresql_may_be_stopped_killed_or_paused() {
-    database_is_away(Database::Postgres);
-}
-
-fn database_is_away(database: Database) {
+fn the_database_may_be_stopped_killed_or_paused(database: Database) {
     Trial::run(database, &AOF, &json!({}), |trial| {
         trial.outage(
             "database stopped",
@@ -89,17 +75,7 @@ fn database_is_away(database: Database) {
     });
 }
 
-#[test]
-fn redis_and_mariadb_may_be_away_at_once() {
-    both_are_away(Database::MariaDb);
-}
-
-#[test]
-fn redis_and_postgresql_may_be_away_at_once() {
-    both_are_away(Database::Postgres);
-}
-
-fn both_are_away(database: Database) {
+fn redis_and_the_database_may_be_away_at_once(database: Database) {
     Trial::run(database, &AOF, &json!({}), |trial| {
         trial.drains = true;
         trial.outage(

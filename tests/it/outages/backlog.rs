@@ -3,20 +3,22 @@
 use serde_json::json;
 
 use super::trial::Trial;
+use crate::harness::database::Database;
 use crate::harness::redis::AOF;
 use crate::harness::{PROGRAM_DEADLINE, poll};
 
 /// The smallest that the config allows.
 const PENDING_MAX: u32 = 1000;
 
-#[test]
-fn batches_beyond_memory_wait_in_the_spill_file() {
+crate::on_each_database![batches_beyond_memory_wait_in_the_spill_file];
+
+fn batches_beyond_memory_wait_in_the_spill_file(database: Database) {
     let config = json!({ "journal": { "max_pending": PENDING_MAX, "flush_interval": "10ms" } });
-    Trial::run_hard(&AOF, &config, |trial| {
+    Trial::run_hard(database, &AOF, &config, |trial| {
         trial.drains = true;
         let mut spilled = 0;
         trial.outage(
-            "MariaDB gone",
+            "database gone",
             |it| it.database.kill9(),
             |it| {
                 // The cache has them as well, so they are there for want of memory alone.

@@ -48,18 +48,17 @@ fn waits(mika: &Mika) -> usize {
         .count()
 }
 
-#[test]
-fn a_start_waits_for_a_server_and_logs_it_once() {
-    waits_and_says_so(site(Database::MariaDb), &SERVERS);
-}
+crate::on_each_database![
+    a_start_waits_for_a_server_and_logs_it_once,
+    a_waiting_start_can_be_stopped,
+    a_start_with_no_wait_fails_at_once,
+    a_wrong_password_ends_the_start_at_once,
+    a_stop_leaves_unapplied_batches_to_the_next_start,
+];
 
-#[test]
-fn a_start_waits_for_postgresql_and_logs_it_once() {
-    waits_and_says_so(site(Database::Postgres), &[Server::Database]);
-}
-
-fn waits_and_says_so(mut site: Site, servers: &[Server]) {
-    for server in servers {
+fn a_start_waits_for_a_server_and_logs_it_once(database: Database) {
+    let mut site = site(database);
+    for server in SERVERS {
         server.stop(&mut site);
         let before = waits(&site.mika);
         site.mika.launch();
@@ -75,18 +74,9 @@ fn waits_and_says_so(mut site: Site, servers: &[Server]) {
     }
 }
 
-#[test]
-fn a_waiting_start_can_be_stopped() {
-    is_stopped_while_it_waits(site(Database::MariaDb), &SERVERS);
-}
-
-#[test]
-fn a_start_that_waits_for_postgresql_can_be_stopped() {
-    is_stopped_while_it_waits(site(Database::Postgres), &[Server::Database]);
-}
-
-fn is_stopped_while_it_waits(mut site: Site, servers: &[Server]) {
-    for server in servers {
+fn a_waiting_start_can_be_stopped(database: Database) {
+    let mut site = site(database);
+    for server in SERVERS {
         server.stop(&mut site);
         let before = waits(&site.mika);
         site.mika.launch();
@@ -109,9 +99,8 @@ fn ends_at_once(mika: &mut Mika, status: i32) {
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
 }
 
-#[test]
-fn a_start_with_no_wait_fails_at_once() {
-    let mut site = site(Database::MariaDb);
+fn a_start_with_no_wait_fails_at_once(database: Database) {
+    let mut site = site(database);
     for server in SERVERS {
         server.stop(&mut site);
         let before = site.mika.log().len();
@@ -124,9 +113,8 @@ fn a_start_with_no_wait_fails_at_once() {
     }
 }
 
-#[test]
-fn a_wrong_password_ends_the_start_at_once() {
-    let mut site = site(Database::MariaDb);
+fn a_wrong_password_ends_the_start_at_once(database: Database) {
+    let mut site = site(database);
     let right = site.database.url();
     let wrong = right.replace(PASSWORD, "misremembered");
     site.mika
@@ -157,17 +145,8 @@ fn fails_at_once(site: &mut Site, key: &str) {
     assert!(!log.contains("misremembered"), "{log}");
 }
 
-#[test]
-fn a_stop_leaves_unapplied_batches_to_the_next_start() {
-    leaves_the_rest_to_the_next_start(site(Database::MariaDb));
-}
-
-#[test]
-fn a_stop_leaves_unapplied_batches_to_the_next_start_on_postgresql() {
-    leaves_the_rest_to_the_next_start(site(Database::Postgres));
-}
-
-fn leaves_the_rest_to_the_next_start(mut site: Site) {
+fn a_stop_leaves_unapplied_batches_to_the_next_start(database: Database) {
+    let mut site = site(database);
     for (round, is_paused) in [(1, false), (2, true)] {
         site.mika.run();
         assert!(announce(&site.mika, "started", 0).is_some());

@@ -1,26 +1,22 @@
 //! Servers that answer and refuse.
 
 use std::cell::RefCell;
-use std::io::Write as _;
-use std::process::{Child, Stdio};
 
 use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use super::trial::Trial;
-use crate::harness::database::{ACCOUNT, Database};
+use crate::harness::database::{ACCOUNT, DATABASE, Database};
 use crate::harness::http::{escape, get};
 use crate::harness::load::{info_hash, passkey};
 use crate::harness::mariadb::MariaDb;
 use crate::harness::redis::AOF;
+use crate::harness::session::Session;
 use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, poll};
 
 /// Connections that MariaDB allows in the end: the lowest setting.
 const CONNECTIONS: usize = 10;
-
-/// What a backup begins with.
-const LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 
 /// Other keys, so that loading takes longer than the outage.
 const FILL: &str = "for key = 1, 20000 do redis.call('SET', 'other:' .. key, key) end";
@@ -87,12 +83,7 @@ fn mariadb_may_refuse() {
             |it| drop(it.database.sql("SET GLOBAL read_only = 0")),
         );
         assert!(log.contains("is read-only now"), "{log}");
-        let lock = RefCell::new(None);
-        trial.outage(
-            "MariaDB locked",
-            |it| *lock.borrow_mut() = Some(Client::after(it.mariadb(), LOCK)),
-            |_| drop(lock.take()),
-        );
+        locked(trial, "FLUSH TABLES WITH READ LOCK;");
         let log = trial.outage(
             "a table gone",
             |it| drop(it.database.sql("RENAME TABLE users TO members")),
@@ -103,8 +94,57 @@ fn mariadb_may_refuse() {
 }
 
 #[test]
-fn registry_changes_are_followed_while_storage_takes_no_batch() {
-    let mut site = Site::prepare(1, &AOF, &json!({ "node": "locked" }));
+fn postgresql_may_refuse() {
+    Trial::run(Database::Postgres, &AOF, &json!({}), |trial| {
+        let log = trial.outage(
+            "PostgreSQL full",
+            |it| {
+                it.database.sql(&format!(
+                    "ALTER ROLE {ACCOUNT} CONNECTION LIMIT 0;
+                     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ACCOUNT}'"
+                ));
+            },
+            |it| {
+                it.database
+                    .sql(&format!("ALTER ROLE {ACCOUNT} CONNECTION LIMIT -1"));
+            },
+        );
+        assert!(log.contains("has too many connections"), "{log}");
+        locked(
+            trial,
+            "BEGIN; LOCK TABLE users, torrents, peers IN EXCLUSIVE MODE;",
+        );
+        let log = trial.outage(
+            "a table gone",
+            |it| drop(it.database.sql("ALTER TABLE users RENAME TO members")),
+            |it| drop(it.database.sql("ALTER TABLE members RENAME TO users")),
+        );
+        assert!(log.contains("users"), "{log}");
+    });
+}
+
+/// A client of the site holds a lock, such as a backup or a change of a table takes.
+fn locked(trial: &mut Trial, lock: &str) {
+    let client = RefCell::new(None);
+    trial.outage(
+        "database locked",
+        |it| {
+            // In a deadlock with a batch, either may be the one that the server refuses.
+            poll(PROGRAM_DEADLINE, "the lock is taken", || {
+                let mut session = it.database.session();
+                let is_taken = session.try_run(lock);
+                *client.borrow_mut() = is_taken.then_some(session);
+                is_taken
+            });
+        },
+        |_| drop(client.take()),
+    );
+}
+
+crate::on_each_database![registry_changes_are_followed_while_storage_takes_no_batch];
+
+fn registry_changes_are_followed_while_storage_takes_no_batch(database: Database) {
+    let mut site = Site::prepare_on(database, 1, &AOF, &json!({ "node": "locked" }));
     site.mika.run();
     let announce = |hash: &[u8; 20], rest: &str| {
         let (passkey, hash) = (passkey(0), escape(hash));
@@ -119,12 +159,12 @@ fn registry_changes_are_followed_while_storage_takes_no_batch() {
     poll(PROGRAM_DEADLINE, "storage has the client", || {
         site.database.row::<2>(sql) == [1, 0]
     });
-    let lock = "BEGIN; SELECT * FROM site.users FOR UPDATE";
-    let lock = Client::after(site.mariadb(), lock);
+    let mut lock = site.database.session();
+    lock.run("BEGIN; SELECT * FROM users FOR UPDATE;");
     assert_eq!(announce(&old, "&uploaded=100"), None);
-    let hash = InfoHash(new);
+    let hash = site.database.bytes(&InfoHash(new).to_string());
     site.database.sql(&format!(
-        "UPDATE torrents SET info_hash = X'{hash}' WHERE id = 2"
+        "UPDATE torrents SET info_hash = {hash} WHERE id = 2"
     ));
     poll(PROGRAM_DEADLINE, "the torrent has its new hash", || {
         announce(&new, "&uploaded=100").is_none()
@@ -136,45 +176,12 @@ fn registry_changes_are_followed_while_storage_takes_no_batch() {
     });
 }
 
-/// A client that keeps its connection. It ends when it goes out of scope.
-struct Client(Child);
-
 /// Takes all connections but that of an administrator; no other client gets one.
-fn crowd_out(mariadb: &MariaDb) -> Vec<Client> {
+fn crowd_out(mariadb: &MariaDb) -> Vec<Session> {
     let places = 0..CONNECTIONS;
-    let crowd = places.map(|_| Client::after(mariadb, "SELECT 1")).collect();
+    let crowd = places.map(|_| mariadb.session(DATABASE)).collect();
     mariadb.sql(&format!(
         "SET GLOBAL max_connections = {CONNECTIONS}; KILL USER {ACCOUNT}"
     ));
     crowd
-}
-
-// === impl Client ===
-
-impl Client {
-    /// A client that has run `sql`.
-    fn after(mariadb: &MariaDb, sql: &str) -> Self {
-        let mut client = mariadb.client();
-        let mut process = client
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("mariadb starts");
-        let id = process.id();
-        let input = process.stdin.as_mut().expect("it is piped");
-        writeln!(input, "{sql}; DO GET_LOCK('client {id}', 0);").expect("the client reads");
-        poll(PROGRAM_DEADLINE, "the client has run its SQL", || {
-            let is_free = mariadb.try_sql(&format!("SELECT IS_FREE_LOCK('client {id}')"));
-            is_free.is_ok_and(|it| it == "0")
-        });
-        Self(process)
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

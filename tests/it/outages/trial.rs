@@ -58,8 +58,14 @@ impl Trial {
     }
 
     /// Like [`Trial::run`], with a load that does not rest.
-    pub fn run_hard(persistence: &[&str], config: &Value, act: impl FnOnce(&mut Self)) {
-        let site = Site::prepare(THREADS * USERS_PER_THREAD, persistence, config);
+    pub fn run_hard(
+        database: Database,
+        persistence: &[&str],
+        config: &Value,
+        act: impl FnOnce(&mut Self),
+    ) {
+        let users = THREADS * USERS_PER_THREAD;
+        let site = Site::prepare_on(database, users, persistence, config);
         Self::run_on(site, Duration::ZERO, act);
     }
 

@@ -271,7 +271,7 @@ fn another_hash_is_explained_and_can_be_set_by_hand() {
     assert!(reset.contains("(rebuilt from the site's row)"), "{reset}");
     site.becomes(false, ALICE, made.hash, "the hash by hand is gone");
     let rebuilt: InfoHash = reset.split(' ').next().unwrap().parse().unwrap();
-    assert!(site.is_accepted(ALICE, rebuilt));
+    site.becomes(true, ALICE, rebuilt, "the rebuilt one works");
 }
 
 /// A site that keeps its clients in a table of its own, and is batter's otherwise.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mika::base::ids::{InfoHash, UserId};
+use mika::base::ids::{InfoHash, TorrentId, UserId};
 use mika::change::{Change, Credit};
 use mika::storage::{CreditRules, NewTorrent, StorageError, UserPatch};
 
-use super::Fixture;
+use super::{Fixture, open};
 use crate::mysql::batch;
 use crate::mysql::columns::hash;
 use crate::mysql::setups::{problem, problems, torrent};
@@ -141,4 +141,27 @@ async fn hashes_that_can_not_be_stored_get_a_hint_to_convert() {
             && found.contains("TYPE char(40)"),
         "{found}"
     );
+}
+
+#[tokio::test]
+async fn hashes_that_are_text_in_one_column_and_bytes_in_the_other_are_reported() {
+    for (text, bytes) in [("info_hash", "info_hash_v2"), ("info_hash_v2", "info_hash")] {
+        let it = Fixture::new().await;
+        it.sql(&format!(
+            "ALTER TABLE torrents ALTER {text} TYPE char(40) USING encode({text}, 'hex')"
+        ));
+        let found = problem(&*it.storage).await;
+        assert!(
+            found.contains(&format!(
+                "the column `{text}` of `torrents` is text and the column `{bytes}` of `torrents` is bytes"
+            )),
+            "{found}"
+        );
+        let (_, hint) = found.split_once(" → ").expect("a hint");
+        it.sql(hint);
+        let storage = open(&it.server.url("mika"));
+        assert_eq!(problems(&*storage).await, [""; 0]);
+        let torrent = storage.torrent(InfoHash([1; 20])).await.unwrap();
+        assert_eq!(torrent.unwrap().torrent.id, TorrentId(3));
+    }
 }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Fixture, open, problems, try_open};
 use crate::harness::now;
-use crate::harness::postgres::{Postgres, Session};
+use crate::harness::postgres::Postgres;
 use crate::mysql::batch;
 
 /// How long a node may take until it waits for another one.
@@ -53,7 +53,7 @@ async fn waits_for_a_lock(fixture: &Fixture) {
 async fn a_deadlock_with_the_site_is_retried() {
     // The server ends the transaction that looks for deadlocks first.
     let it = Fixture::with(&["deadlock_timeout=2s"]).await;
-    let mut site = Session::open(&it.server, "mika");
+    let mut site = it.server.session("mika");
     site.run("SET deadlock_timeout = '60s'; BEGIN; UPDATE users SET username = 'x' WHERE id = 8;");
     let storage = it.storage.clone();
     let applied = tokio::spawn(async move { apply(&*storage, 1).await });
@@ -71,7 +71,7 @@ async fn a_deadlock_with_the_site_is_retried() {
 #[tokio::test]
 async fn a_lock_of_the_site_is_waited_for_and_then_reported() {
     let it = Fixture::new().await;
-    let mut site = Session::open(&it.server, "mika");
+    let mut site = it.server.session("mika");
     site.run("BEGIN; UPDATE users SET username = 'x' WHERE id = 8;");
     let error = apply(&*it.storage, 1).await.unwrap_err();
     let text = error.to_string();
@@ -131,7 +131,7 @@ async fn a_server_without_room_is_away() {
     // The driver has one connection; the site takes the others. An administrator has three beyond these.
     it.storage.last_applied("a").await.unwrap();
     let clients = [(); 6].map(|()| {
-        let mut client = Session::open(&it.server, "mika");
+        let mut client = it.server.session("mika");
         client.run("SELECT 1;");
         client
     });
@@ -194,7 +194,7 @@ async fn a_connection_that_an_administrator_ended_is_replaced() {
 #[tokio::test]
 async fn a_transaction_of_the_site_that_holds_a_row_is_waited_for() {
     let it = Fixture::new().await;
-    let mut site = Session::open(&it.server, "mika");
+    let mut site = it.server.session("mika");
     site.run("BEGIN; UPDATE users SET username = 'x' WHERE id = 7;");
     let storage = it.storage.clone();
     let apply = tokio::spawn(async move {
@@ -222,10 +222,10 @@ fn insert_peer(peer: u32) -> String {
 async fn a_node_whose_new_peers_others_insert_one_by_one_gets_its_turn() {
     const PEERS: u32 = 12;
     let it = Fixture::new().await;
-    let others: Vec<Session> = (0..PEERS)
+    let others: Vec<_> = (0..PEERS)
         .step_by(2)
         .map(|peer| {
-            let mut other = Session::open(&it.server, "mika");
+            let mut other = it.server.session("mika");
             other.run(&insert_peer(peer));
             other
         })

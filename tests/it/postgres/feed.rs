@@ -4,7 +4,6 @@ use mika::registry::RowChange;
 use mika::storage::{CreditRules, Feed, FeedPosition};
 
 use super::Fixture;
-use crate::harness::postgres::Session;
 use crate::mysql::batch;
 
 async fn feed(fixture: &Fixture, after: FeedPosition) -> (Vec<u32>, FeedPosition) {
@@ -23,7 +22,7 @@ async fn feed(fixture: &Fixture, after: FeedPosition) -> (Vec<u32>, FeedPosition
 async fn a_transaction_that_commits_late_is_not_missed() {
     let it = Fixture::new().await;
     let start = it.storage.feed_position().await.unwrap();
-    let mut late = Session::open(&it.server, "mika");
+    let mut late = it.server.session("mika");
     late.run("BEGIN; UPDATE users SET enabled = false WHERE id = 7;");
     it.sql("UPDATE users SET enabled = false WHERE id = 8");
     let (changed, reached) = feed(&it, start).await;
@@ -54,6 +53,11 @@ async fn a_rolled_back_transaction_delays_the_feed_only_briefly() {
     assert_eq!((changed, reached), (vec![8], FeedPosition(start.0 + 2)));
 }
 
+/// A position on the timeline of a new server, which is the first.
+fn position(number: u64) -> FeedPosition {
+    FeedPosition(1 << 48 | number)
+}
+
 /// SQL that adds a user.
 fn add(user: u32) -> String {
     format!("INSERT INTO users (id, passkey, username) VALUES ({user}, 'passkey-{user}', 'x');")
@@ -64,8 +68,8 @@ async fn the_first_transaction_of_a_feed_may_be_open_or_rolled_back() {
     for end in ["COMMIT;", "ROLLBACK;"] {
         let it = Fixture::empty(&[]).await;
         let start = it.storage.feed_position().await.unwrap();
-        assert_eq!(start, FeedPosition(0));
-        let mut late = Session::open(&it.server, "mika");
+        assert_eq!(start, position(0));
+        let mut late = it.server.session("mika");
         late.run(&format!("BEGIN; {}", add(7)));
         it.sql(&add(8));
         assert_eq!(feed(&it, start).await, (vec![8], start));
@@ -74,7 +78,7 @@ async fn the_first_transaction_of_a_feed_may_be_open_or_rolled_back() {
         let changed = if is_there { vec![7, 8] } else { vec![8] };
         assert_eq!(feed(&it, start).await.0, changed);
         it.sql("UPDATE mika_feed SET noted_at = noted_at - interval '10 seconds'");
-        assert_eq!(feed(&it, start).await, (changed, FeedPosition(2)));
+        assert_eq!(feed(&it, start).await, (changed, position(2)));
     }
 }
 
@@ -89,7 +93,7 @@ async fn a_feed_that_somebody_emptied_is_followed_again_after_one_load() {
     let loaded = it.storage.feed_position().await.unwrap();
     assert_eq!(feed(&it, loaded).await, (vec![8], loaded), "a young gap");
     it.sql("UPDATE mika_feed SET noted_at = noted_at - interval '10 seconds'");
-    assert_eq!(feed(&it, loaded).await.1, FeedPosition(50_000));
+    assert_eq!(feed(&it, loaded).await.1, position(50_000));
 }
 
 #[tokio::test]

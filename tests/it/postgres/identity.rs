@@ -2,11 +2,11 @@
 
 use super::{Fixture, open};
 use crate::harness::postgres::Postgres;
-use crate::mysql::identity::lose_the_identity;
+use crate::mysql::identity::{lose_the_identity, renew_that_of_a_copy};
 
 #[tokio::test]
 async fn each_database_has_its_own_identity() {
-    let mut it = Fixture::new().await;
+    let it = Fixture::new().await;
     let id = it.storage.identity().await.unwrap();
     assert!(id.len() == 32, "{id}");
     let by_name = it.server.url("mika").replace("127.0.0.1", "localhost");
@@ -16,17 +16,10 @@ async fn each_database_has_its_own_identity() {
     neighbour.migrate().await.unwrap();
     assert_ne!(neighbour.identity().await.unwrap(), id);
 
-    let backup = it.server.back_up();
-    let mut elsewhere = Postgres::start();
-    elsewhere.go_back_to(&backup);
-    let copy = open(&elsewhere.url("mika"));
-    assert_eq!(copy.identity().await.unwrap(), id);
-    assert_eq!(copy.migrate().await.unwrap(), [""; 0]);
-    assert_eq!(copy.identity().await.unwrap(), id, "a migration leaves it");
-    let new = copy.renew_identity().await.unwrap();
-    assert!(new.len() == 32 && new != id, "{new}");
-    assert_eq!(copy.identity().await.unwrap(), new);
-    assert_eq!(it.storage.identity().await.unwrap(), id);
+    let elsewhere = Postgres::start();
+    let url = elsewhere.database("copy");
+    elsewhere.restore("copy", &it.server.dump("mika"));
+    renew_that_of_a_copy(&*it.storage, &*open(&url)).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Fixture;
-use crate::harness::postgres::{Postgres, Session};
+use crate::harness::postgres::Postgres;
 use crate::harness::{Mika, PROGRAM_DEADLINE, now, poll};
 use crate::nodes::pair::knows_user;
 
@@ -80,7 +80,7 @@ async fn a_burst_of_edits_wakes_a_few_times() {
     let it = Fixture::new().await;
     let changed = || timeout(HEARD, it.storage.feed_changed());
     changed().await.expect("it listens from now on");
-    let mut site = Session::open(&it.server, "mika");
+    let mut site = it.server.session("mika");
     let start = now();
     site.run(&"UPDATE users SET enabled = NOT enabled WHERE id = 7;\n".repeat(500));
     changed().await.expect("it has heard");

@@ -12,8 +12,10 @@ mod identity;
 mod listen;
 mod obstacles;
 mod programs;
+mod rights;
 mod setups;
 mod sites;
+mod standby;
 mod tls;
 
 use std::collections::BTreeMap;

@@ -1,13 +1,11 @@
 //! Tables as sites have them, and statements of their own.
 
-use mika::base::ids::{InfoHash, TorrentId, UserId};
-use mika::storage::{CreditRules, NewUser, StorageError};
-
-use super::{Fixture, problems, try_open};
+use super::{Fixture, try_open};
 use crate::harness::postgres::Postgres;
-use crate::mysql::batch;
-use crate::mysql::setups::user;
-use crate::mysql::sites::{apply_an_older_record_last, settle_against_a_base};
+use crate::mysql::sites::{
+    apply_an_older_record_last, name_what_is_missing, read_another_application,
+    settle_against_a_base, take_credit_beside_columns_of_the_site,
+};
 
 #[tokio::test]
 async fn strict_tables_with_extra_columns_take_credit() {
@@ -22,46 +20,10 @@ async fn strict_tables_with_extra_columns_take_credit() {
          INSERT INTO torrents (id, info_hash, size, snatches)
          VALUES (3, decode(repeat('01', 20), 'hex'), 0, NULL), (4, decode(repeat('02', 20), 'hex'), 0, 0)",
     );
-    for number in 1..=2 {
-        it.storage
-            .apply(&[batch(number, 0..10)], &CreditRules::default())
-            .await
-            .unwrap();
-    }
-    assert_eq!((it.uploaded(7).await, it.uploaded(8).await), (10, 10));
-    let users = it.storage.users(None, 10).await.unwrap().rows;
-    let flags: Vec<_> = users
-        .iter()
-        .map(|it| (it.user.enabled, it.user.can_leech))
-        .collect();
-    assert_eq!(flags, [(true, true), (false, false)]);
-    let found = problems(&*it.storage).await;
-    assert_eq!(found.lines().count(), 2, "{found}");
-    assert!(
-        found.contains("the columns `email`, `born` of `users` have no default"),
-        "{found}"
-    );
-    // A site fills its own columns by a statement.
-    let user = user("nine", "passkey-9");
-    let error = it.storage.add_user(&user).await.unwrap_err().to_string();
-    assert!(
-        error.contains("`email`") && error.contains("storage.statements"),
-        "{error}"
-    );
     let add_user = "INSERT INTO users (passkey, username, email, born) \
         VALUES (:passkey, :username, :username || '@example.org', 2000)";
-    let storage = try_open(&it.server.url("mika"), &[("add_user", add_user)]).unwrap();
-    let with_id = NewUser {
-        id: Some(UserId(4711)),
-        ..user.clone()
-    };
-    let error = storage.add_user(&with_id).await.unwrap_err().to_string();
-    assert!(error.contains("storage.statements.add_user"), "{error}");
-    let id = storage.add_user(&user).await.unwrap();
-    assert_eq!(
-        it.sql(&format!("SELECT email FROM users WHERE id = {}", id.0)),
-        "nine@example.org"
-    );
+    let own = try_open(&it.server.url("mika"), &[("add_user", add_user)]).unwrap();
+    take_credit_beside_columns_of_the_site(&*it.storage, &*own, |sql| it.sql(sql)).await;
 }
 
 #[tokio::test]
@@ -88,29 +50,11 @@ async fn another_application_is_read_by_its_own_statements() {
         ),
         ("feed", ""),
     ];
-    // They do not go with the others of the schema.
-    let storage = try_open(&url, &statements).unwrap();
-    storage.migrate().await.unwrap();
-    let known = "the statement torrents_known does not find the torrent 3, which torrents gives";
-    assert_eq!(problems(&*storage).await, known);
-    let known = (
-        "torrents_known",
-        "SELECT fid FROM {rows} AS wanted JOIN files ON fid = wanted.id",
-    );
-    let statements = [statements.as_slice(), &[known]].concat();
-    let storage = try_open(&url, &statements).unwrap();
-    assert_eq!(problems(&*storage).await, "");
-    let stored = storage.torrent(InfoHash([1; 20])).await.unwrap().unwrap();
-    assert_eq!(
-        (stored.torrent.id, stored.name.as_str()),
-        (TorrentId(3), "three")
-    );
-    assert_eq!(storage.torrents(None, 10).await.unwrap().rows, [stored]);
-    // Without a feed nothing ever changes.
-    let position = storage.feed_position().await.unwrap();
-    sql("INSERT INTO users (id, passkey, username) VALUES (7, 'passkey-7', 'seven')");
-    assert_eq!(storage.feed_position().await.unwrap(), position);
-    assert_eq!(position.0, 0);
+    let open = |statements: &[(&str, &str)]| try_open(&url, statements).unwrap();
+    read_another_application(&statements, open, || {
+        sql("INSERT INTO users (id, passkey, username) VALUES (7, 'passkey-7', 'seven')");
+    })
+    .await;
     let triggers =
         "SELECT count(*) FROM pg_trigger WHERE tgrelid IN ('users'::regclass, 'files'::regclass)";
     assert_eq!(sql(triggers), "0");
@@ -119,23 +63,7 @@ async fn another_application_is_read_by_its_own_statements() {
 #[tokio::test]
 async fn the_check_reports_what_is_missing() {
     let it = Fixture::new().await;
-    it.sql("ALTER TABLE users DROP can_leech; ALTER TABLE history DROP announces; DROP TABLE whitelist");
-    let found = problems(&*it.storage).await;
-    for expected in [
-        "the table history has no column announces",
-        "the table `whitelist` is missing",
-        "the table `users` lacks the column can_leech",
-    ] {
-        assert!(found.contains(expected), "{expected}:\n{found}");
-    }
-    assert_eq!(found.lines().count(), 3, "{found}");
-    let error = it.storage.users(None, 1).await.unwrap_err();
-    let text = error.to_string();
-    assert!(matches!(error, StorageError::Broken(_)));
-    assert!(
-        text.contains("can_leech") && text.contains("mika-manage migrate"),
-        "{text}"
-    );
+    name_what_is_missing(&*it.storage, |sql| it.sql(sql)).await;
 }
 
 #[tokio::test]

@@ -4,12 +4,10 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Server, example};
+use super::{Server, announce, example};
 use crate::harness::mariadb::MariaDb;
 use crate::harness::postgres::Postgres;
 use crate::harness::{Mika, PROGRAM_DEADLINE, poll};
-
-const INFO_HASH: &str = "%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB";
 
 /// A site with these tables, a user and a torrent, and a tracker that is configured for it.
 fn site(schema: &str) -> (Postgres, Mika) {
@@ -35,13 +33,6 @@ fn site(schema: &str) -> (Postgres, Mika) {
     }));
     fs::write(mika.path("my-site.sql"), schema).unwrap();
     (server, mika)
-}
-
-fn announce(mika: &Mika, passkey: &str, rest: &str) -> String {
-    let reply = mika.fetch(&format!(
-        "/{passkey}/announce?info_hash={INFO_HASH}&peer_id=-MK0001-abcdefghijkl&port=6881{rest}"
-    ));
-    String::from_utf8_lossy(&reply).into_owned()
 }
 
 #[test]

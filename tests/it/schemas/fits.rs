@@ -532,8 +532,14 @@ fn missing_rights_are_named_with_their_grant() {
     site.mika
         .reconfigure(&serde_json::json!({ "storage": { "url": url } }));
     let (is_right, said) = site.says(&["check"]);
+    let grant = "as an administrator: GRANT UPDATE ON `site`.`members` TO 'mika'@'%'; ";
+    assert!(!is_right && said.contains(grant), "{said}");
     assert!(
-        !is_right && said.contains("GRANT") && said.contains("members"),
+        said.contains("GRANT DELETE, UPDATE ON `site`.`mika_feed` TO 'mika'@'%'"),
         "{said}"
+    );
+    assert!(
+        !said.contains("`site`.*"),
+        "no more than is missing: {said}"
     );
 }

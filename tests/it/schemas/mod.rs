@@ -3,7 +3,11 @@
 
 mod examples;
 mod fits;
+mod foreign;
+mod hashes;
+mod ids;
 mod lines;
+mod lost;
 
 use std::fs;
 
@@ -100,6 +104,17 @@ impl Site<'_> {
             String::from_utf8_lossy(&said).into_owned(),
         )
     }
+}
+
+/// The info hash of the torrent of each site here.
+const INFO_HASH: &str = "%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB%AB";
+
+/// Announces that torrent; the reply.
+fn announce(mika: &Mika, passkey: &str, rest: &str) -> String {
+    let reply = mika.fetch(&format!(
+        "/{passkey}/announce?info_hash={INFO_HASH}&peer_id=-MK0001-abcdefghijkl&port=6881{rest}"
+    ));
+    String::from_utf8_lossy(&reply).into_owned()
 }
 
 /// The blocks of SQL in a section of docs/schemas.md: the tables, and the schema's file.

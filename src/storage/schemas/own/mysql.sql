@@ -251,8 +251,14 @@ WHERE table_schema = DATABASE() AND is_nullable = 'NO' AND column_default IS NUL
     AND extra NOT LIKE '%auto_increment%' AND COALESCE(generation_expression, '') = '' AND data_type <> 'enum'
 ORDER BY table_name, ordinal_position
 
+-- name: table_privileges
+-- Empty: a denial names the privilege.
+
 -- name: id_sequence
 -- Empty: an id needs no privilege.
+
+-- name: key_sequence
+-- Empty: an id that the database chooses is above all others.
 
 -- name: triggers
 -- The triggers, as statements that would make them, and the accounts that they run as.

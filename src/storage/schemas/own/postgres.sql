@@ -273,14 +273,29 @@ WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) AND a.attnum > 0
     AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
 ORDER BY c.relname, a.attnum
 
+-- name: table_privileges
+-- What this account may do with the table :table, or with some of its columns.
+SELECT has_any_column_privilege(to_regclass(:table), 'SELECT'), has_any_column_privilege(to_regclass(:table), 'INSERT'),
+    has_any_column_privilege(to_regclass(:table), 'UPDATE'), has_table_privilege(to_regclass(:table), 'DELETE')
+WHERE to_regclass(:table) IS NOT NULL
+
 -- name: id_sequence
--- What this account lacks to take ids for :table from their sequence. A table that is missing is no error here.
-SELECT 'USAGE, UPDATE on the sequence ' || ids.sequence
+-- The sequences from which columns of :table take their values, and whether this account may take and set them. A table
+-- that is missing is no error here.
+SELECT ids.sequence, has_sequence_privilege(ids.sequence, 'USAGE'), has_sequence_privilege(ids.sequence, 'UPDATE')
 FROM (
-    SELECT pg_get_serial_sequence(attrelid::regclass::text, 'id') AS sequence FROM pg_attribute
-    WHERE attrelid = to_regclass(:table) AND attname = 'id'
+    SELECT pg_get_serial_sequence(attrelid::regclass::text, attname) AS sequence FROM pg_attribute
+    WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped
 ) AS ids
-WHERE NOT (has_sequence_privilege(ids.sequence, 'USAGE') AND has_sequence_privilege(ids.sequence, 'UPDATE'))
+WHERE ids.sequence IS NOT NULL
+
+-- name: key_sequence
+-- If the unique key :key has one column that takes its values from a sequence: its table, the column, and the sequence.
+SELECT i.indrelid::regclass::text, quote_ident(a.attname), pg_get_serial_sequence(i.indrelid::regclass::text, a.attname)
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE c.relname = :key AND i.indisunique AND i.indnkeyatts = 1 AND pg_table_is_visible(c.oid)
+    AND pg_get_serial_sequence(i.indrelid::regclass::text, a.attname) IS NOT NULL
 
 -- name: triggers
 -- Mika's triggers, as statements that would make them, each with the text of its function, and what is wrong with them.

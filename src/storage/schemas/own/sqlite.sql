@@ -215,8 +215,14 @@ SELECT tables.name, columns.name FROM sqlite_schema AS tables JOIN pragma_table_
 WHERE tables.type = 'table' AND columns."notnull" AND columns.dflt_value IS NULL AND columns.pk = 0
 ORDER BY tables.name, columns.cid
 
+-- name: table_privileges
+-- Empty: there are no accounts.
+
 -- name: id_sequence
 -- Empty: there are no accounts.
+
+-- name: key_sequence
+-- Empty: an id that the database chooses is above all others.
 
 -- name: triggers
 -- The triggers, as statements that would make them.

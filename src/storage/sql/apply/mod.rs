@@ -22,6 +22,7 @@ use super::job::Job;
 use crate::base::ids::InfoHash;
 use crate::change::Batch;
 use crate::change::sums::Credited;
+use crate::storage::passed_over::Uncredited;
 use crate::storage::settle::{Settlement, clamp};
 use crate::storage::touched::{KnownIds, Named, Touched};
 use crate::storage::{CreditRules, batches};
@@ -44,7 +45,9 @@ pub(super) async fn apply(
     let mut credited = Credited::default();
     if !new.is_empty() {
         let changes = || new.iter().flat_map(|batch| &batch.changes);
-        let known = known(job, &Named::by(changes())).await?;
+        let named = Named::by(changes());
+        let known = known(job, &named).await?;
+        job.uncredited.extend(gone(&named, &known));
         let touched = Touched::by(changes(), &known);
         let held = held(job, &touched).await?;
         let settled = Settlement::of(touched, held, journal, rules);
@@ -85,6 +88,19 @@ async fn known(job: &mut Job<'_>, named: &Named) -> Result<KnownIds, SqlFault> {
         known.moved.extend(moved);
     }
     Ok(known)
+}
+
+/// The users and torrents named by changes that do not exist any more.
+fn gone(named: &Named, known: &KnownIds) -> Vec<Uncredited> {
+    let users = named.users.iter();
+    let users = users.filter(|id| !known.users.contains(id));
+    let torrents = named.torrents.iter().filter(|(id, info_hash)| {
+        !known.torrents.contains(id) && !known.moved.contains_key(info_hash)
+    });
+    let of = |table| move |id: &u32| Uncredited::Gone { table, id: *id };
+    let users = users.map(of("users"));
+    let torrents = torrents.map(|(id, _)| id).map(of("torrents"));
+    users.chain(torrents).collect()
 }
 
 /// Those of some ids that exist.

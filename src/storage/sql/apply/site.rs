@@ -14,7 +14,9 @@ use super::super::cells::{Cell, SqlRow, SqlRows};
 use super::super::database::SqlFault;
 use super::super::hashes::of_hashes;
 use super::super::job::Job;
+use super::super::misfit::key_taken;
 use crate::base::ids::{InfoHash, TorrentId};
+use crate::storage::passed_over::Uncredited;
 use crate::storage::settle::{Settlement, TorrentSum, clamp};
 
 /// Rows of one call; a refused one costs the more, the more there are.
@@ -112,13 +114,48 @@ async fn try_to_write(
 ) -> Result<Option<SqlFault>, SqlFault> {
     job.savepoint_for(call).await?;
     match job.call_for_columns(call, call.rows, rows).await {
-        Ok(_) => Ok(None),
+        Ok(written) => {
+            note_unmatched(job, call, rows, written.changed);
+            Ok(None)
+        }
         Err(fault) if fault.refused_row().is_some() || is_other_key(&fault, call) => {
             job.undo().await?;
             Ok(Some(fault))
         }
         Err(fault) => Err(fault),
     }
+}
+
+/// Notes rows of credit for which the site's statement changed none: users and torrents that exist, but not for its
+/// WHERE or its join.
+fn note_unmatched(job: &mut Job<'_>, call: &'static Call, rows: &SqlRows, changed: u64) {
+    let table = match call.name {
+        name if name == calls::CREDIT_USERS.name => "users",
+        name if name == calls::CREDIT_TORRENTS.name => "torrents",
+        _ => return,
+    };
+    // Of others it can't be said how many rows they change for each that they are given.
+    let [statement] = job.statements_of(call) else {
+        return;
+    };
+    let is_write = ["insert", "update"]
+        .into_iter()
+        .any(|word| statement.begins_with(word));
+    if !is_write || changed >= rows.len() as u64 {
+        return;
+    }
+    let statement = job.place(call).to_string();
+    if changed > 0 {
+        job.uncredited
+            .push(Uncredited::SomeUnmatched { table, statement });
+        return;
+    }
+    let ids = rows.iter().filter_map(|row| row.id(0).ok());
+    job.uncredited.extend(ids.map(|id| Uncredited::Unmatched {
+        table,
+        id,
+        statement: statement.clone(),
+    }));
 }
 
 /// An added torrent may violate a unique key of the site's.
@@ -142,7 +179,7 @@ async fn write_what_fits(
             if !known.is_empty() {
                 return Err(fault);
             }
-            format!("another row has the same value in the key `{key}`")
+            key_taken(job, key, false).await?
         }
         None => fault.refused_row().unwrap_or_default(),
     };

@@ -46,10 +46,7 @@ pub(super) async fn look(
             column.altered(dialect, &column.text_type(dialect, PASSKEY_MAX)),
         ));
     }
-    let mut hashes = Vec::new();
-    for name in ["info_hash", "info_hash_v2"] {
-        hashes.extend(column_of(job, &calls::TORRENTS, name).await?);
-    }
+    let hashes = hashes(job).await?;
     let prefix = column_of(job, &calls::WHITELIST, "peer_id").await?;
     if let Some(column) = &prefix
         && let Some(width) = column.short_of(PREFIX_MAX)
@@ -70,6 +67,39 @@ pub(super) async fn look(
     totals(job, dialect, users, &of_users, findings).await?;
     totals(job, dialect, torrents, &of_users[..2], findings).await?;
     unfilled(job, dialect, findings).await
+}
+
+/// The columns of info hashes.
+async fn hashes(job: &mut Job<'_>) -> Result<Vec<SqlColumn>, SqlFault> {
+    let mut hashes = Vec::new();
+    for name in ["info_hash", "info_hash_v2"] {
+        hashes.extend(column_of(job, &calls::TORRENTS, name).await?);
+    }
+    Ok(hashes)
+}
+
+/// The finding for info hashes that are text in one column and bytes in the other, where these can't be compared.
+pub(super) async fn unlike_hashes(
+    job: &mut Job<'_>,
+    dialect: Dialect,
+) -> Result<Option<Finding>, SqlFault> {
+    if dialect != Dialect::Postgres {
+        return Ok(None);
+    }
+    let hashes = hashes(job).await?;
+    let text = hashes.iter().find(|column| column.charset.is_some());
+    let bytes = hashes.iter().find(|column| column.kind == "bytea");
+    Ok(text.zip(bytes).map(|(text, bytes)| {
+        let to_bytes = format!("bytea USING decode({}, 'hex')", text.name);
+        Finding::problem(
+            format!(
+                "{} is text and {} is bytes: torrents can't be found by their info hashes",
+                text.named(),
+                bytes.named()
+            ),
+            text.altered(dialect, &to_bytes),
+        )
+    }))
 }
 
 /// Columns for credit that are too small for totals.

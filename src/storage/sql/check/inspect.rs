@@ -30,7 +30,7 @@ pub(in crate::storage::sql) async fn inspect(
     job: &mut Job<'_>,
     schema: &Schema,
 ) -> Result<Vec<Finding>, SqlFault> {
-    let mut missing = MissingPrivileges::default();
+    let mut missing = MissingPrivileges::none(schema);
     let mut findings = look(job, schema, false, &mut missing).await?;
     findings.extend(missing.finding(job).await?);
     Ok(findings)
@@ -59,7 +59,7 @@ pub(super) async fn look(
             if found.are_hidden {
                 missing.note_trigger();
             } else {
-                findings.extend(triggers::finding(&found.misplaced));
+                findings.extend(triggers::findings(&found.misplaced));
             }
         }
         findings.extend(obstacles);

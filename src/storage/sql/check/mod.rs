@@ -8,9 +8,11 @@ pub mod rights;
 use self::failing::FailingStatements;
 pub(in crate::storage) use self::inspect::NO_FEED;
 use self::rights::MissingPrivileges;
-use super::calls::{CALLS, Call, FEED, IDENTITY, OWN_CALLS};
-use super::catalogue::column_names;
+use super::calls::{CALLS, COLUMNS, Call, FEED, IDENTITY, OWN_CALLS};
+use super::catalogue::{self, column_names};
 use super::database::{Lacking, SqlFault};
+use super::followed::NO_INTEGER;
+use super::header::{Dialect, FollowedTable};
 use super::job::Job;
 use super::statements::{Schema, is_file, mentions};
 use super::{followed, migrations};
@@ -28,7 +30,7 @@ pub(super) async fn check(
     schema: &Schema,
 ) -> Result<(Vec<Finding>, bool), SqlFault> {
     let mut findings = job.session().look_at_server().await?;
-    let mut missing = MissingPrivileges::default();
+    let mut missing = MissingPrivileges::none(schema);
     let statuses = match migrations::migrations(job, schema).await {
         Err(fault) if missing.note(&fault) => Vec::new(),
         statuses => statuses?,
@@ -60,6 +62,11 @@ pub(super) async fn check(
     rights::look_at_ids(job, &mut missing).await?;
     let lacks = missing.finding(job).await?;
     let is_complete = lacks.is_none() && failing.is_empty();
+    if !is_complete && let Some(unlike) = columns::unlike_hashes(job, schema.dialect).await? {
+        // That is why statements fail.
+        findings.push(unlike);
+        failing = FailingStatements::default();
+    }
     failing.leave_out_known(&findings);
     findings.extend(lacks);
     findings.extend(failing.findings(job.statements()));
@@ -74,11 +81,21 @@ pub(super) async fn check(
 pub(super) async fn schema(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
     let mut findings = followed(job, schema).await?;
     if is_file(schema.name) {
-        findings.extend(followed::unfollowed(schema, job.statements()));
+        let tables = catalogue::tables(job).await?;
+        findings.extend(followed::unfollowed(schema, job.statements(), &tables));
     }
-    let mut missing = MissingPrivileges::default();
+    if findings
+        .iter()
+        .any(|finding| finding.problem.contains(NO_INTEGER))
+    {
+        // That is why statements fail, too.
+        return Ok(findings);
+    }
+    let mut missing = MissingPrivileges::none(schema);
     let calls = CALLS.into_iter().filter(|call| call.name != FEED.name);
     let failing = look_at_statements(job, calls, &mut missing).await?;
+    rights::look_at_ids(job, &mut missing).await?;
+    rights::note_new_account(job, schema, &mut missing).await?;
     let lacks = missing.finding(job).await?;
     findings.extend(failing.findings(job.statements()).chain(lacks));
     Ok(findings)
@@ -100,10 +117,45 @@ pub(super) async fn followed(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<F
                     &problem.unwrap_or_default(),
                 ));
             }
-            _ => {}
+            Err(_) => {}
+            Ok(_) => findings.extend(unfit_key(job, schema, table).await?),
         }
     }
     Ok(findings)
+}
+
+/// Whether the key of a followed table is no integer: its triggers would refuse the site's own edits.
+async fn unfit_key(
+    job: &mut Job<'_>,
+    schema: &Schema,
+    table: &FollowedTable,
+) -> Result<Option<Finding>, SqlFault> {
+    const INTEGERS: [&str; 8] = [
+        "tinyint",
+        "smallint",
+        "mediumint",
+        "int",
+        "integer",
+        "bigint",
+        "numeric",
+        "decimal",
+    ];
+    // A column of SQLite may hold values of any type.
+    if schema.dialect == Dialect::Sqlite {
+        return Ok(None);
+    }
+    let params = [("table", table.table.as_str().into())];
+    let rows = job.call(&COLUMNS, &params).await?;
+    let mut rows = rows.iter();
+    let kind = rows.find(|row| row.text(0).eq_ignore_ascii_case(&table.key));
+    let kind = kind.map(|row| row.text(1).to_ascii_lowercase());
+    let is_integer = |kind: &String| {
+        let end = kind.find(|char: char| !char.is_ascii_lowercase());
+        INTEGERS.contains(&&kind[..end.unwrap_or(kind.len())])
+    };
+    Ok(kind
+        .filter(|kind| !is_integer(kind))
+        .map(|kind| followed::no_integer(schema.name, table, &kind)))
 }
 
 /// Has the database plan SQL without running it: the columns of its result, or why it does not take it.

@@ -4,6 +4,7 @@
 //! Writes are about the first user and the first torrent of the site, or about none. An id that the database chooses
 //! for a new row is lost with it.
 
+mod hashes;
 mod reads;
 mod writes;
 
@@ -14,6 +15,7 @@ use super::check::failing;
 use super::check::inspect::{NO_TRANSACTIONS, to_innodb};
 use super::database::{FaultKind, SqlFault};
 use super::job::Job;
+use super::misfit::key_taken;
 use super::statements::{Statements, has_word, mentions};
 use crate::storage::{Finding, Severity, StorageError, StoredTorrent, StoredUser};
 
@@ -70,6 +72,7 @@ pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Find
     trial.begin().await?;
     let users = trial.users().await?;
     let torrents = trial.torrents().await?;
+    trial.hashes().await?;
     trial.lists().await?;
     trial.credit(&users, &torrents).await?;
     trial
@@ -179,7 +182,7 @@ impl StatementTrial<'_, '_> {
         self.end().await?;
         let refused = match (&fault.error, fault.duplicate_key()) {
             (StorageError::Invalid(problem), _) => Some(problem.clone()),
-            (_, Some(key)) => Some(format!("another row has the same value in the key `{key}`")),
+            (_, Some(key)) => Some(key_taken(self.job, key, false).await?),
             _ => fault.refused_row(),
         };
         let place = self.job.place(call);

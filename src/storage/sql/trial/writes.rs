@@ -20,7 +20,7 @@ const NEW_NAME: &str = "mika-check";
 /// As long as those that Mika makes.
 const NEW_PASSKEY: &str = "mika-check-mika-check-mika-check";
 const NEW_PREFIX: &str = "-ZZ9";
-const NEW_HASH: InfoHash = InfoHash([0x7e; 20]);
+pub(super) const NEW_HASH: InfoHash = InfoHash([0x7e; 20]);
 /// A torrent that is not there.
 const NO_TORRENT: i64 = u32::MAX as i64;
 

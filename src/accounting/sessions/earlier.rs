@@ -1,0 +1,68 @@
+//! Sessions before the latest two. Their reports arrive late where a node could not reach storage while the client
+//! began again at another one, more than once.
+
+use super::{LATE_MAX, Session};
+
+/// Some sessions that ended before the previous one began, newest first. Only a report that names one of them
+/// adds to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EarlierSessions([Option<Session>; EarlierSessions::MAX]);
+
+impl EarlierSessions {
+    /// How many are kept.
+    pub const MAX: usize = 4;
+
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.0.iter().flatten()
+    }
+
+    pub fn get(&self, place: usize) -> Option<Session> {
+        self.0.get(place).copied().flatten()
+    }
+
+    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut Session> {
+        self.0.get_mut(place)?.as_mut()
+    }
+
+    /// Adds the oldest one; the caller adds no more than [`Self::MAX`].
+    pub fn push_oldest(&mut self, session: Session) {
+        if let Some(free) = self.0.iter_mut().find(|it| it.is_none()) {
+            *free = Some(session);
+        }
+    }
+
+    /// Keeps the newest `count` of them.
+    pub fn newest(mut self, count: usize) -> Self {
+        self.0.iter_mut().skip(count).for_each(|it| *it = None);
+        self
+    }
+
+    /// Adds the newest one. Forgets the oldest if there is no room, and what ended more than a day before `now`, when
+    /// the current session began (Unix seconds).
+    pub(super) fn push(&mut self, session: Session, now: i64) {
+        self.insert(0, session);
+        for kept in &mut self.0 {
+            *kept = kept.filter(|it| now.saturating_sub(it.last) <= LATE_MAX);
+        }
+    }
+
+    /// Adds one before the session at `place`, which is newer.
+    pub(super) fn insert(&mut self, place: usize, session: Session) {
+        self.0[place..].rotate_right(1);
+        self.0[place] = Some(Session {
+            is_first: false,
+            ..session
+        });
+    }
+
+    /// Where a session belongs that began and was reported in this time (Unix seconds); none unless that lies between
+    /// two sessions that are kept, of which `newer` is newer than all of these. What was before the oldest one is
+    /// unknown.
+    pub(super) fn gap(&self, newer: Session, began: i64, until: i64) -> Option<usize> {
+        let newer = std::iter::once(&newer).chain(self.iter());
+        newer.zip(self.iter()).position(|(newer, older)| {
+            // A session without a name may be the one that is looked for.
+            older.last < began && until < newer.began && newer.start.is_some()
+        })
+    }
+}
