@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use crate::harness::redis::{AOF, Redis};
@@ -381,6 +382,7 @@ async fn a_server_out_of_memory_is_away_and_logged_once() {
 
 /// What is logged, as text.
 fn subscriber(log: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + use<> {
+    static FOR_ALL: Once = Once::new();
     struct Sink(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -391,6 +393,12 @@ fn subscriber(log: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + use<> {
             Ok(())
         }
     }
+    // Without one for all threads, a line that another test's thread reaches first may stay disabled.
+    FOR_ALL.call_once(|| {
+        let all = tracing_subscriber::fmt().with_writer(io::sink).finish();
+        // Another test's is as good.
+        let _ = tracing::subscriber::set_global_default(all);
+    });
     let log = log.clone();
     tracing_subscriber::fmt()
         .with_writer(move || Sink(log.clone()))
