@@ -72,10 +72,13 @@ fn has_plain_users(scheme: &str) -> bool {
 fn without_port_secret(scheme: &str, before: &str) -> String {
     let is_path = before.starts_with('/') || scheme.eq_ignore_ascii_case("sqlite");
     let (authority, _) = before.split_once('/').unwrap_or((before, ""));
-    let port = authority.rsplit_once(':');
-    let port = port.filter(|(_, port)| !port.ends_with(']'));
-    match port {
-        Some((host, port)) if !is_path && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+    let has_port = |host: &str| match host.rsplit_once(':') {
+        Some((_, port)) => port.ends_with(']') || port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => true,
+    };
+    match authority.split_once(':') {
+        // One host of several is enough.
+        Some((host, _)) if !is_path && !authority.split(',').all(has_port) => {
             format!("{host}:***")
         }
         _ => before.into(),

@@ -214,6 +214,12 @@ pub trait CacheUpkeep: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Which part of the servers does not answer, while others do; none by default. What was learnt with the last call
+    /// is enough.
+    fn away_part(&self) -> Option<String> {
+        None
+    }
+
     // --- what is kept too long, or is wrong ---
 
     /// Scans some swarms from `cursor` on, and removes peers whose last announce is before these times

@@ -42,6 +42,11 @@ pub enum CacheError {
     /// The server was restarted or replaced: it may have lost acknowledged data.
     #[error("the cache was restarted")]
     Restarted(Generation),
+    /// What was scanned is being moved between servers: some of it may have been missed.
+    #[error(
+        "the cache moves keys from one server to another, so that a scan may miss some: try again later"
+    )]
+    Moving,
 }
 
 /// A number that grows whenever the server is replaced, restarted or emptied, as far as a connection

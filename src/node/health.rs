@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, CacheError};
 use crate::node::{Node, every};
 use crate::storage::{Finding, Severity};
 use crate::telemetry::certificate::EXPIRY_NOTICE_DAYS;
@@ -40,13 +40,23 @@ pub(super) async fn storage(node: Node) {
     .await;
 }
 
-/// Probes the cache periodically; runs until cancelled.
+/// Probes the cache periodically; runs until cancelled. A part of it that is away counts as an outage, and may have lost
+/// batches.
 pub(super) async fn cache(node: Node, cache: Arc<dyn Cache>) {
     node.metrics.cache.succeeded(ProbeSource::Probe);
+    let was_whole = AtomicBool::new(true);
     every(PROBE_PERIOD, || async {
-        let asked = cache.ping();
-        if let Some(generation) = probe(&node.metrics.cache, asked, PROBE_TIMEOUT).await {
+        let asked = async {
+            let generation = cache.ping().await?;
             node.journal.on_cache_restarted(generation);
+            cache
+                .away_part()
+                .map_or(Ok(()), |problem| Err(CacheError::Away(problem)))
+        };
+        probe(&node.metrics.cache, asked, PROBE_TIMEOUT).await;
+        let is_whole = cache.away_part().is_none();
+        if was_whole.swap(is_whole, Ordering::Relaxed) && !is_whole {
+            node.journal.on_cache_disconnected();
         }
     })
     .await;

@@ -322,7 +322,9 @@ impl StartError {
         let problem = named("cache", &cache_name(config), &error.to_string());
         match error {
             CacheError::Broken(_) => Self::Fatal(anyhow!(problem)),
-            CacheError::Away(_) | CacheError::Restarted(_) => Self::Away(problem),
+            CacheError::Away(_) | CacheError::Restarted(_) | CacheError::Moving => {
+                Self::Away(problem)
+            }
         }
     }
 

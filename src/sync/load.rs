@@ -68,12 +68,30 @@ pub(super) async fn from_cache(
     Ok(())
 }
 
+/// Like [`from_cache`]; false if it may have missed rows, because the cache moves them between servers.
+pub(super) async fn from_cache_if_still(
+    replica: &Replica,
+    cache: &dyn Cache,
+    pass: LoadPass,
+) -> Result<bool, SyncError> {
+    match from_cache(replica, cache, pass).await {
+        Ok(()) => Ok(true),
+        Err(SyncError::Cache(CacheError::Moving)) => {
+            tracing::info!(
+                "the cache moves keys between servers: its registry can't be loaded now"
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Loads the registry again, as a reload asks: from the cache, or from storage while the cache
 /// does not have all of it.
 pub async fn reload(replica: &Replica, cache: &dyn Cache) -> Result<(), SyncError> {
     let origin = Origin::find(&*replica.storage, cache).await?;
-    if origin.is_usable() {
-        return from_cache(replica, cache, LoadPass::Again).await;
+    if origin.is_usable() && from_cache_if_still(replica, cache, LoadPass::Again).await? {
+        return Ok(());
     }
     origin.log_load_from_storage();
     if origin == Origin::Unfollowed {

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod batter;
 pub mod clock;
+pub mod cluster;
 pub mod database;
 pub mod galera;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod mariadb;
 pub mod net;
 pub mod postgres;
 pub mod redis;
+pub mod sentinel;
 pub mod session;
 pub mod site;
 pub mod standby;

@@ -1,5 +1,6 @@
 //! A Redis server of a test's own: in a temporary folder, on a free port and on a Unix socket.
 
+use std::env;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,11 @@ const PORT: u16 = 6379;
 
 /// Keeps what was written when the process is killed. `--appendfsync everysec` is the default.
 pub const AOF: [&str; 2] = ["--appendonly", "yes"];
+
+/// The server's program: `MIKA_REDIS_SERVER` names another one, such as `valkey-server`.
+pub fn program() -> String {
+    env::var("MIKA_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
+}
 
 /// A server with its log and its data. It is killed when it goes out of scope.
 pub struct Redis {
@@ -85,8 +91,8 @@ impl Redis {
             .open(self.folder.path().join("redis.log"))
             .expect("a log file");
         let mut command = match &self.namespace {
-            Some(namespace) => net::command_in(namespace, "redis-server"),
-            None => Command::new("redis-server"),
+            Some(namespace) => net::command_in(namespace, &program()),
+            None => Command::new(program()),
         };
         let process = command
             .current_dir(self.folder.path())
@@ -162,6 +168,16 @@ impl Redis {
             .output()
             .expect("redis-cli runs");
         String::from_utf8_lossy(&output.stdout).trim_end().into()
+    }
+
+    /// Whether it was started and not killed.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Whether it runs, and is not a replica.
+    pub fn is_master(&self) -> bool {
+        self.runs() && self.cli(&["ROLE"]).starts_with("master")
     }
 
     fn signal(&self, signal: Signal) {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use crate::harness::redis::{AOF, Redis};
@@ -28,23 +29,23 @@ use mika::registry::{
 };
 use mika::storage::{self, CreditRules, StorageConfig};
 
-const NODE: &str = "node-a";
+pub(super) const NODE: &str = "node-a";
 
 /// Above what one call may wait: a new connection, a reply, and a slow machine.
-const BOUND: Duration = Duration::from_secs(6);
+pub(super) const BOUND: Duration = Duration::from_secs(6);
 
 /// What "at once" is on a slow machine: well below any patience.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// How long a cache may take to come back.
-const COMEBACK: Duration = Duration::from_secs(20);
+pub(super) const COMEBACK: Duration = Duration::from_secs(20);
 
-fn open(url: &str) -> Arc<dyn Cache> {
+pub(super) fn open(url: &str) -> Arc<dyn Cache> {
     let open = CacheDrivers::built_in().get("redis").expect("the driver");
     open(&Secret::new(url)).unwrap().expect("a cache")
 }
 
-fn batch(number: u64) -> Arc<Batch> {
+pub(super) fn batch(number: u64) -> Arc<Batch> {
     let address: SocketAddr = "10.0.0.1:6881".parse().unwrap();
     let record = GuestRecord {
         peer_id: PeerId([7; 20]),
@@ -66,7 +67,7 @@ fn batch(number: u64) -> Arc<Batch> {
     })
 }
 
-fn user(id: u32, passkey: &str) -> StoredUser {
+pub(super) fn user(id: u32, passkey: &str) -> StoredUser {
     StoredUser {
         user: User {
             id: UserId(id),
@@ -79,7 +80,7 @@ fn user(id: u32, passkey: &str) -> StoredUser {
     }
 }
 
-fn torrent(byte: u8) -> StoredTorrent {
+pub(super) fn torrent(byte: u8) -> StoredTorrent {
     StoredTorrent {
         torrent: Torrent {
             id: TorrentId(byte.into()),
@@ -101,7 +102,7 @@ fn torrent(byte: u8) -> StoredTorrent {
 }
 
 /// An announce of a leecher.
-fn change(user: u32, torrent: u8) -> PeerChange {
+pub(super) fn change(user: u32, torrent: u8) -> PeerChange {
     PeerChange {
         key: PeerKey {
             user: UserId(user),
@@ -148,7 +149,7 @@ fn change(user: u32, torrent: u8) -> PeerChange {
 }
 
 /// The generation once the server answers again.
-async fn comeback(cache: &dyn Cache) -> Generation {
+pub(super) async fn comeback(cache: &dyn Cache) -> Generation {
     let start = now();
     loop {
         match cache.ping().await {
@@ -161,14 +162,14 @@ async fn comeback(cache: &dyn Cache) -> Generation {
     }
 }
 
-fn away<T: std::fmt::Debug>(result: Result<T, CacheError>) -> String {
+pub(super) fn away<T: std::fmt::Debug>(result: Result<T, CacheError>) -> String {
     match result {
         Err(CacheError::Away(text)) => text,
         other => panic!("away expected: {other:?}"),
     }
 }
 
-fn broken<T: std::fmt::Debug>(result: Result<T, CacheError>) -> String {
+pub(super) fn broken<T: std::fmt::Debug>(result: Result<T, CacheError>) -> String {
     match result {
         Err(CacheError::Broken(text)) => text,
         other => panic!("broken expected: {other:?}"),
@@ -202,7 +203,7 @@ async fn no_journal_begins_in_the_cache_of_another_database() {
 }
 
 /// The permissions of Mika's user in docs/redis.md.
-const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
+pub(super) const ALLOWED: &str = "+ping +info +select +scan +get +set +incrby +pexpire +unlink +hget +hset \
     +hdel +hexists +hincrby +hmget +hgetall +hkeys +sadd +srem +zadd +zincrby +zrem +xadd +xtrim \
     +xrange +xread +xinfo|stream +evalsha +script|load";
 
@@ -381,6 +382,7 @@ async fn a_server_out_of_memory_is_away_and_logged_once() {
 
 /// What is logged, as text.
 fn subscriber(log: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + use<> {
+    static FOR_ALL: Once = Once::new();
     struct Sink(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -391,6 +393,12 @@ fn subscriber(log: &Arc<Mutex<Vec<u8>>>) -> impl tracing::Subscriber + use<> {
             Ok(())
         }
     }
+    // Without one for all threads, a line that another test's thread reaches first may stay disabled.
+    FOR_ALL.call_once(|| {
+        let all = tracing_subscriber::fmt().with_writer(io::sink).finish();
+        // Another test's is as good.
+        let _ = tracing::subscriber::set_global_default(all);
+    });
     let log = log.clone();
     tracing_subscriber::fmt()
         .with_writer(move || Sink(log.clone()))

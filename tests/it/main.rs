@@ -10,7 +10,11 @@ mod harness;
 mod api;
 mod bad_input;
 #[cfg(feature = "contract")]
+mod cache_cluster;
+#[cfg(feature = "contract")]
 mod cache_redis;
+#[cfg(feature = "contract")]
+mod cache_sentinel;
 mod clients;
 mod daemon;
 mod drivers;

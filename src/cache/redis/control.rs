@@ -6,7 +6,8 @@ use redis::{Value, cmd};
 
 use super::commands::Commands;
 use super::journal::{entries_of, entry_parts, read_blocking, stream_info};
-use super::link::{RedisLink, RedisSession};
+use super::link::RedisLink;
+use super::session::RedisSession;
 use super::{keys, reply};
 use crate::base::ids::UserId;
 use crate::cache::{CacheError, ControlPosition, Notice};
@@ -63,11 +64,9 @@ pub(super) async fn read(
     }
     let id = format!("{}-{}", after.entry.0, after.entry.1);
     let command = read_blocking(keys::CONTROL, &id, READ_MAX, wait);
-    let blocking = link.blocking_connection().await?;
-    if blocking.run_id() != session.run_id() {
+    let Some(value) = session.blocking(command, wait).await? else {
         return Ok((EVERYTHING.to_vec(), after.clone()));
-    }
-    let value = blocking.one(command, wait).await?;
+    };
     let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
     let (mut notices, mut last) = (Vec::with_capacity(entries.len()), after.entry);
     for entry in entries {

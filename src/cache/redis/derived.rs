@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::fast::RandomState;
 use redis::{Cmd, ServerError, Value, cmd};
 
-use super::commands::{Commands, Fields};
-use super::link::RedisSession;
+use super::commands::{Commands, Fields, ListFields};
+use super::session::RedisSession;
 use super::swarms::{MemberKey, MemberText, MemberWrites};
-use super::{keys, reply, side_by_side};
+use super::{keys, reply};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::cache::{CacheError, Membership};
 use crate::change::sums::{Credited, Sum};
@@ -107,7 +107,8 @@ impl Derived {
         }
         // Without a row in the registry, no counters are written: a hash with counters only would be half
         // a row.
-        let (_, skipped, torrents, users) = tokio::try_join!(
+        // All are finished, even if one fails: in a cluster, other masters may take what one of them can't.
+        let (guests, skipped, torrents, users) = tokio::join!(
             session.run(guests),
             members.run(session),
             registered(session, self.torrents, |hash| {
@@ -117,19 +118,17 @@ impl Derived {
             registered(session, self.users, |id| {
                 cmd("HEXISTS").arg(keys::user(*id)).arg("passkey").take()
             })
-        )?;
+        );
+        let (_, skipped, torrents, users) = (guests?, skipped?, torrents?, users?);
         let sets = self.sets.values();
         let of_written = sets.filter(|(peer, _)| !skipped.contains(peer));
         let mut commands = Commands::default();
         write_sets(&mut commands, of_written.map(|(_, membership)| membership));
-        write_torrents(&mut commands, &torrents);
+        write_torrents(&mut commands, &torrents, session.link.is_cluster());
         for (id, _, user) in &users {
             write_user(&mut commands, *id, user);
         }
-        side_by_side(commands.parts().into_iter(), |part| {
-            session.run_part(part, is_full)
-        })
-        .await
+        session.run_unordered(commands, is_full).await
     }
 }
 
@@ -215,9 +214,13 @@ fn is_in(membership: &Membership, set: &str) -> Option<bool> {
     }
 }
 
-fn write_torrents(commands: &mut Commands, torrents: &[(InfoHash, Value, TorrentTally)]) {
-    let mut seeders = Fields::new("ZADD", keys::SEEDERS);
-    let mut leechers = Fields::new("ZADD", keys::LEECHERS);
+fn write_torrents(
+    commands: &mut Commands,
+    torrents: &[(InfoHash, Value, TorrentTally)],
+    is_split: bool,
+) {
+    let mut seeders = ListFields::new("ZADD", keys::SEEDERS, is_split);
+    let mut leechers = ListFields::new("ZADD", keys::LEECHERS, is_split);
     for (info_hash, id, torrent) in torrents {
         let key = keys::torrent(*info_hash);
         let id = reply::text(id.clone()).unwrap_or_default();
@@ -225,8 +228,8 @@ fn write_torrents(commands: &mut Commands, torrents: &[(InfoHash, Value, Torrent
             let mut set = cmd("HSET");
             set.arg(&key).arg("seeders").arg(counts.seeders);
             commands.push(set.arg("leechers").arg(counts.leechers).take());
-            seeders.add(commands, &[&counts.seeders.to_string(), &id]);
-            leechers.add(commands, &[&counts.leechers.to_string(), &id]);
+            seeders.add(commands, &id, &[&counts.seeders.to_string(), &id]);
+            leechers.add(commands, &id, &[&counts.leechers.to_string(), &id]);
         }
         let sum = &torrent.sum;
         count(commands, &key, "uploaded", sum.raw_up);
@@ -235,7 +238,8 @@ fn write_torrents(commands: &mut Commands, torrents: &[(InfoHash, Value, Torrent
         count(commands, &key, "snatches", sum.snatches);
         if sum.snatches > 0 {
             let mut add = cmd("ZINCRBY");
-            add.arg(keys::SNATCHES).arg(sum.snatches).arg(id);
+            add.arg(keys::list(keys::SNATCHES, &id, is_split));
+            add.arg(sum.snatches).arg(id);
             commands.push(add);
         }
     }

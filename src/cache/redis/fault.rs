@@ -11,6 +11,8 @@ pub(super) struct RedisFault {
     pub(super) error: CacheError,
     /// Whether the connection is broken, or leads to the wrong server.
     pub(super) is_lost: bool,
+    /// Whether the server, or the slot in a cluster, takes no commands at all for the moment.
+    pub(super) is_absent: bool,
 }
 
 /// The failed command, without secrets.
@@ -36,6 +38,14 @@ impl RedisFault {
         Self {
             error: CacheError::Away(format!("{server}: {text}")),
             is_lost: false,
+            is_absent: false,
+        }
+    }
+
+    pub(super) fn absent(server: &str, text: &str) -> Self {
+        Self {
+            is_absent: true,
+            ..Self::away(server, text)
         }
     }
 
@@ -43,13 +53,14 @@ impl RedisFault {
         Self {
             error: CacheError::Broken(format!("{server}: {text}")),
             is_lost: false,
+            is_absent: false,
         }
     }
 
     pub(super) fn lost(server: &str, text: &str) -> Self {
         Self {
             is_lost: true,
-            ..Self::away(server, text)
+            ..Self::absent(server, text)
         }
     }
 
@@ -97,16 +108,21 @@ impl RedisFault {
         let away = |text: &str| Self::away(server, text);
         let broken = |text: &str| Self::broken(server, text);
         match error.code() {
-            "LOADING" => away("it loads its data"),
+            "LOADING" => Self::absent(server, "it loads its data"),
             "OOM" => away("it has used up its memory: raise maxmemory, or give it more"),
             "MISCONF" => away("it can't save to its disk and refuses writes: see its log"),
             "BUSY" => away("a script keeps it busy: SCRIPT KILL ends that"),
             "NOREPLICAS" => away("it has too few replicas to accept writes"),
-            "CLUSTERDOWN" | "TRYAGAIN" => away("the cluster is not whole"),
+            "CLUSTERDOWN" => Self::absent(
+                server,
+                "the cluster is down, or no master serves this slot: see CLUSTER INFO",
+            ),
+            "TRYAGAIN" => away("the cluster is moving the slot"),
             "READONLY" => Self::lost(
                 server,
-                "it is a replica and read-only: cache.url has to name the master",
+                "it is a replica and read-only: cache.url has to name the master, or the sentinels",
             ),
+            "UNBLOCKED" => Self::lost(server, "it is a replica now"),
             "MASTERDOWN" => Self::lost(server, "it is a replica whose master is gone"),
             "ERR" if detail.contains("max number of clients") => Self::lost(server, TOO_MANY),
             "NOAUTH" => broken(NO_PASSWORD),
@@ -118,9 +134,9 @@ impl RedisFault {
                 "{failed}: the key holds another type of value: rename or delete it, or give Mika \
                  a database of its own in cache.url"
             )),
-            "MOVED" | "ASK" | "CROSSSLOT" => {
-                broken("it is part of a Redis Cluster, which this driver can't use")
-            }
+            "MOVED" | "ASK" => broken(
+                "it is part of a Redis Cluster: write cache.url as redis+cluster://HOST:PORT,HOST:PORT",
+            ),
             "DENIED" => broken("its protected mode keeps others out: set a password, or bind it"),
             "ERR" if detail.starts_with("unknown") => broken(&format!(
                 "it does not know {failed}: Mika needs Redis 6.2 or newer, or Valkey"

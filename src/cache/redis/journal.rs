@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 
 use super::derived::Derived;
-use super::link::{RedisLink, RedisSession};
-use super::{epoch, keys, owner, reply};
-use crate::cache::{CacheError, Generation};
+use super::link::RedisLink;
+use super::session::RedisSession;
+use super::{epoch, keys, marks, owner, reply};
+use crate::cache::{CacheError, Generation, Mark};
 use crate::change::sums::Credited;
 use crate::change::{Batch, codec};
 
@@ -100,7 +101,26 @@ impl Keeping<'_> {
             is_first = false;
             self.note_stream(batch);
         }
-        derived.write(self.session).await
+        match derived.write(self.session).await {
+            Err(CacheError::Away(problem)) if self.session.is_incomplete() => {
+                self.miss_part(problem).await
+            }
+            written => written,
+        }
+    }
+
+    /// A part of the cluster is away. The batches are kept, and the other parts have what follows from them; all is written
+    /// again once every part is back. Until then, no start may rely on the peers here.
+    async fn miss_part(&self, problem: String) -> Result<(), CacheError> {
+        if !self.link.is_cluster() {
+            return Err(CacheError::Away(problem));
+        }
+        self.link.note_missed();
+        match marks::set(self.link, Mark::Peers, None).await {
+            // If the mark is on that part, nobody can read it either.
+            Err(CacheError::Away(_)) => Ok(()),
+            set => set,
+        }
     }
 
     /// Records that the stream exists.
@@ -182,7 +202,12 @@ pub(super) async fn add_totals(
     if session.generation() != generation {
         return Err(CacheError::Restarted(session.generation()));
     }
-    Derived::of_credited(credited).write(&session).await
+    let written = Derived::of_credited(credited).write(&session).await;
+    match written {
+        // A retry would add to the totals of the other parts again.
+        Err(CacheError::Away(_)) if link.is_cluster() && session.is_incomplete() => Ok(()),
+        written => written,
+    }
 }
 
 pub(super) async fn trim(
@@ -275,7 +300,8 @@ pub(super) async fn follow(
     let key = keys::journal(node);
     let id = format!("{after}-0");
     let command = read_blocking(&key, &id, limit.clamp(1, READ_MAX), wait);
-    let value = link.blocking_connection().await?.one(command, wait).await?;
+    let session = link.session().await?;
+    let value = session.blocking(command, wait).await?.unwrap_or(Value::Nil);
     let entries = entries_of(value).ok_or_else(|| link.unexpected("XREAD"))?;
     entries
         .into_iter()

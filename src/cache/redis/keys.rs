@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::slots::TAGS;
 use crate::base::ids::{InfoHash, PeerId, UserId};
 
 pub(super) const WHITELIST: &str = "t:whitelist";
@@ -11,10 +12,11 @@ pub(super) const CONTROL: &str = "t:control";
 pub(super) const NODES: &str = "t:nodes";
 pub(super) const REPLAYED: &str = "t:replayed";
 
-/// Sorted sets of torrent ids; the score is the counter.
+/// Sorted sets of torrent ids; the score is the counter. See [`list_parts`].
 pub(super) const SEEDERS: &str = "t:i:seeders";
 pub(super) const LEECHERS: &str = "t:i:leechers";
 pub(super) const SNATCHES: &str = "t:i:snatches";
+pub(super) const LISTS: [&str; 3] = [SEEDERS, LEECHERS, SNATCHES];
 
 pub(super) const STATS_ANNOUNCES: &str = "t:stats:announces";
 pub(super) const STATS_SCRAPES: &str = "t:stats:scrapes";
@@ -71,6 +73,31 @@ pub(super) fn journal(node: &str) -> String {
 
 pub(super) fn lease(name: &str) -> String {
     format!("t:lease:{name}")
+}
+
+/// The epoch of the slot that the tag is of, in a cluster.
+pub(super) fn epoch(tag: &str) -> String {
+    format!("t:epoch:{{{tag}}}")
+}
+
+/// The keys of one of [`LISTS`]: in a cluster it is in parts, with the [`TAGS`] in their names, because all nodes write it.
+pub(super) fn list_parts(list: &str, is_split: bool) -> Vec<String> {
+    if !is_split {
+        return vec![list.to_owned()];
+    }
+    TAGS.iter().map(|tag| format!("{list}:{{{tag}}}")).collect()
+}
+
+/// In which of so many parts a torrent is: its id modulo their number says.
+pub(super) fn part_of(torrent: &str, parts: usize) -> usize {
+    let id: usize = torrent.parse().unwrap_or(0);
+    id.checked_rem(parts).unwrap_or(0)
+}
+
+/// The key of the list, or of the part, that a torrent is in.
+pub(super) fn list(list: &str, torrent: &str, is_split: bool) -> String {
+    let mut keys = list_parts(list, is_split);
+    keys.swap_remove(part_of(torrent, keys.len()))
 }
 
 pub(super) fn passkey(passkey: &str) -> String {
@@ -226,6 +253,17 @@ mod tests {
         }
         assert_eq!(kind_of(b"t:ptimeout:00:\xff\xfe"), KeyKind::Old);
         assert_eq!(kind_of(b"t:\xff"), KeyKind::Other);
+    }
+
+    #[test]
+    fn lists_are_split_in_a_cluster() {
+        assert_eq!(list(SEEDERS, "17", false), "t:i:seeders");
+        assert_eq!(list(SEEDERS, "17", true), "t:i:seeders:{3}");
+        assert_eq!(list(SNATCHES, "16", true), "t:i:snatches:{10}");
+        let parts: std::collections::HashSet<String> = (0..100)
+            .map(|id| list(SEEDERS, &id.to_string(), true))
+            .collect();
+        assert_eq!(parts.len(), TAGS.len());
     }
 
     #[test]

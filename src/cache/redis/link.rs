@@ -1,210 +1,123 @@
-//! Connections to the server, their timeouts, and reconnecting.
+//! The servers that the URL names, as one thing to send commands to: which they are, connections to them, and noticing
+//! that they may have lost data.
+//!
+//! There is one server, a master that sentinels name, or the masters of a cluster. The clients of the redis crate for
+//! the latter two are not used: they hide which run of which server answered, so that lost data would go unnoticed, and a
+//! pipeline must keep to one slot there.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
-    ServerError, Value,
-};
+use redis::Client;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::commands::{Commands, name_and_key};
-use super::fault::{Failed, RedisFault};
-use super::reply;
+use super::connection::{Connection, RunKind, moment};
+use super::fault::RedisFault;
+use super::place::{Address, FORMS, Place};
+use super::session::RedisSession;
+use super::troubles::Troubles;
+use super::view::View;
+use super::{cluster, sentinel};
 use crate::base::backoff::Backoff;
 use crate::base::secret::Secret;
 use crate::cache::{CacheError, Generation};
 use crate::registry::BadRow;
 
 /// How long to wait for a new connection, its first reply included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait for the replies to one part of commands.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long finding the servers may take, and connecting to them.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Backoff between attempts to connect.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// The most parts in flight.
-const IN_FLIGHT_MAX: usize = 16;
-
 /// Idle connections kept for blocking reads.
-const IDLE_MAX: usize = 16;
+const IDLE_MAX: usize = 64;
 
-/// The connection to the server, shared by all tasks.
+/// The most connections for blocking reads that are made at once.
+const OPENING_MAX: usize = 4;
+
+/// The connections to the servers, shared by all tasks.
 pub(super) struct RedisLink {
-    client: Client,
+    pub(super) place: Place,
     /// The URL without secrets.
-    server: String,
-    in_flight: Semaphore,
-    /// Held while connecting.
+    pub(super) server: Arc<str>,
+    /// Held while the servers are looked for.
     connecting: tokio::sync::Mutex<()>,
+    opening: Semaphore,
+    pub(super) troubles: Troubles,
     state: Mutex<State>,
-}
-
-/// A connection and the server at its other end.
-struct Connection {
-    wire: MultiplexedConnection,
-    generation: Generation,
-    run_id: Arc<str>,
-    made: Instant,
-}
-
-/// A connection to send to. What is sent through one session goes to one run of one server.
-#[derive(Clone)]
-pub(super) struct RedisSession<'a> {
-    link: &'a RedisLink,
-    connection: Arc<Connection>,
-}
-
-/// A dedicated connection for blocking commands.
-pub(super) struct BlockingConnection<'a> {
-    link: &'a RedisLink,
-    connection: Connection,
+    /// For the task that restores connections.
+    me: Weak<Self>,
 }
 
 struct State {
-    shared: Option<Arc<Connection>>,
+    /// None while no server is connected.
+    view: Option<Arc<View>>,
+    /// The view before, for what is known of masters that are away.
+    last_view: Option<Arc<View>>,
     idle: Vec<Connection>,
     backoff: Backoff,
-    /// No reconnect before then.
+    /// No attempt to connect before then.
     closed_until: Option<Instant>,
-    last_run_id: Option<Arc<str>>,
-    /// The last epoch seen on the server: emptying the server removes it.
-    epoch: Option<String>,
+    /// The last epochs seen, by key: emptying a server removes its own.
+    epochs: BTreeMap<String, String>,
     generation: Generation,
-    trouble: Option<Trouble>,
+    /// A part of the cluster was away and missed writes.
+    has_missed: bool,
+    is_restoring: bool,
 }
 
-/// The problem that was logged last, so that each is logged once.
-enum Trouble {
-    Unreachable,
-    /// The server refused this command.
-    Refusing(String),
-}
-
-/// The moment that is `delay` away. Its `elapsed` stays 0 until it has passed.
-fn moment(delay: Duration) -> Instant {
-    tokio::time::sleep(delay).deadline()
-}
+/// Says that the task which restores connections has ended, if its runtime ends it.
+struct Restoring(Weak<RedisLink>);
 
 // === impl RedisLink ===
 
 impl RedisLink {
     /// Parses the URL; does not connect yet.
-    pub(super) fn new(url: &Secret) -> Result<Self, CacheError> {
-        let wrong = |text: String| CacheError::Broken(format!("cache.url {url}: {text}"));
-        // Errors must not quote the URL.
-        let info = url
-            .expose()
-            .into_connection_info()
-            .map_err(|error| wrong(format!("{error}; {FORMS}")))?;
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP2)
-            .set_skip_set_lib_name();
-        let info = info
-            .set_redis_settings(settings)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self {
-            client,
-            server: format!("Redis at {url}"),
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+    pub(super) fn new(url: &Secret) -> Result<Arc<Self>, CacheError> {
+        let wrong = |text| CacheError::Broken(format!("cache.url {url}: {text}; {FORMS}"));
+        let place = Place::of(url).map_err(wrong)?;
+        Ok(Arc::new_cyclic(|me| Self {
+            place,
+            server: format!("Redis at {url}").into(),
             connecting: tokio::sync::Mutex::new(()),
+            opening: Semaphore::new(OPENING_MAX),
+            troubles: Troubles::default(),
             state: Mutex::new(State {
-                shared: None,
+                view: None,
+                last_view: None,
                 idle: Vec::new(),
                 backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_MAX),
                 closed_until: None,
-                last_run_id: None,
-                epoch: None,
+                epochs: BTreeMap::new(),
                 generation: Generation(0),
-                trouble: None,
+                has_missed: false,
+                is_restoring: false,
             }),
-        })
+            me: me.clone(),
+        }))
     }
 
-    /// The shared connection; reconnects if necessary and the backoff allows it.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.place, Place::Cluster(_))
+    }
+
+    /// The servers, as far as they are connected; connects if none is, and if the backoff allows it.
     pub(super) async fn session(&self) -> Result<RedisSession<'_>, CacheError> {
-        if let Some(session) = self.current() {
-            return Ok(session);
+        if let Some(view) = self.view() {
+            return Ok(RedisSession::new(self, view));
         }
         let _turn = self.connecting.lock().await;
         // Another task may have connected meanwhile.
-        if let Some(session) = self.current() {
-            return Ok(session);
+        if let Some(view) = self.view() {
+            return Ok(RedisSession::new(self, view));
         }
-        let mut connection = self.connect().await?;
-        let mut state = self.state.lock();
-        if state.last_run_id.as_ref() != Some(&connection.run_id) {
-            state.generation.0 += 1;
-            state.last_run_id = Some(connection.run_id.clone());
-            state.epoch = None;
-        }
-        connection.generation = state.generation;
-        let connection = Arc::new(connection);
-        state.shared = Some(connection.clone());
-        Ok(RedisSession {
-            link: self,
-            connection,
-        })
-    }
-
-    /// Compares the server's epoch with the last one. If it differs or is missing, the server was emptied,
-    /// and a new generation begins.
-    pub(super) fn saw_epoch(&self, session: &RedisSession<'_>, seen: Option<String>) -> Generation {
-        let mut state = self.state.lock();
-        if session.generation() != state.generation {
-            return state.generation;
-        }
-        let was_emptied = state.epoch.is_some() && state.epoch != seen;
-        state.epoch = seen;
-        if was_emptied {
-            state.begin_generation(&session.connection);
-        }
-        state.generation
-    }
-
-    /// The data behind a session is lost: begins a new generation, unless one has begun since.
-    pub(super) fn was_emptied(&self, session: &RedisSession<'_>) -> Generation {
-        let mut state = self.state.lock();
-        if session.generation() == state.generation {
-            state.begin_generation(&session.connection);
-        }
-        state.generation
-    }
-
-    /// A connection for one blocking read.
-    pub(super) async fn blocking_connection(&self) -> Result<BlockingConnection<'_>, CacheError> {
-        let idle = self.state.lock().idle.pop();
-        let connection = if let Some(connection) = idle {
-            connection
-        } else {
-            let _turn = self.connecting.lock().await;
-            self.connect().await?
-        };
-        Ok(BlockingConnection {
-            link: self,
-            connection,
-        })
-    }
-
-    fn current(&self) -> Option<RedisSession<'_>> {
-        let connection = self.state.lock().shared.clone()?;
-        Some(RedisSession {
-            link: self,
-            connection,
-        })
-    }
-
-    async fn connect(&self) -> Result<Connection, CacheError> {
         let closed_until = self.state.lock().closed_until;
         if closed_until.is_some_and(|until| until.elapsed().is_zero()) {
             return Err(CacheError::Away(format!(
@@ -212,154 +125,294 @@ impl RedisLink {
                 self.server
             )));
         }
-        let made = match timeout(CONNECT_TIMEOUT, self.establish()).await {
-            Ok(made) => made,
+        Ok(RedisSession::new(self, self.discover().await?))
+    }
+
+    /// The servers as they are known now.
+    pub(super) fn view(&self) -> Option<Arc<View>> {
+        self.state.lock().view.clone()
+    }
+
+    /// Looks for the servers again, unless that was done since `seen`.
+    pub(super) async fn refresh(&self, seen: &Arc<View>) -> Result<Arc<View>, CacheError> {
+        let _turn = self.connecting.lock().await;
+        if let Some(view) = self.view().filter(|view| !Arc::ptr_eq(view, seen)) {
+            return Ok(view);
+        }
+        self.discover().await
+    }
+
+    /// Finds the servers and connects to those that are not connected.
+    async fn discover(&self) -> Result<Arc<View>, CacheError> {
+        let known = {
+            let state = self.state.lock();
+            state.view.clone().or_else(|| state.last_view.clone())
+        };
+        let search = async {
+            match &self.place {
+                Place::One(info) => {
+                    let (info, server) = ((**info).clone(), Arc::clone(&self.server));
+                    let made = self.connect(info, server, None, RunKind::Process).await;
+                    made.map(View::of_one)
+                }
+                Place::Sentinel(place) => sentinel::find(self, place).await.map(View::of_one),
+                Place::Cluster(hosts) => cluster::find(self, hosts, known.as_deref()).await,
+            }
+        };
+        let found = match timeout(DISCOVERY_TIMEOUT, search).await {
+            Ok(found) => found,
             Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
         };
-        match made {
-            Ok(connection) => {
-                self.reached();
-                Ok(connection)
-            }
+        match found {
+            Ok(view) => Ok(self.install(view)),
             Err(fault) => {
-                self.state.lock().close();
-                self.log_trouble(&fault.error, Trouble::Unreachable);
+                let mut state = self.state.lock();
+                if state.view.is_none() {
+                    state.close();
+                    drop(state);
+                    self.troubles.unreachable(&self.server, &fault.error);
+                }
                 Err(fault.error)
             }
         }
     }
 
-    async fn establish(&self) -> Result<Connection, RedisFault> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let of_link = |error| RedisFault::of_link(&self.server, &error);
-        let mut wire = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(of_link)?;
-        let mut info = redis::cmd("INFO");
-        info.arg("server");
-        let answer = wire.send_packed_command(&info).await.map_err(of_link)?;
-        if let Value::ServerError(error) = &answer {
-            let failed = Failed {
-                command: "INFO",
-                key: None,
-            };
-            return Err(RedisFault::of_reply(&self.server, error, &failed));
+    /// Connects to one server within [`CONNECT_TIMEOUT`].
+    pub(super) async fn connect(
+        &self,
+        info: redis::ConnectionInfo,
+        server: Arc<str>,
+        address: Option<Address>,
+        kind: RunKind,
+    ) -> Result<Connection, RedisFault> {
+        let client = Client::open(info).map_err(|error| RedisFault::of_link(&server, &error))?;
+        let opened = Connection::open(&client, Arc::clone(&server), address, kind);
+        match timeout(CONNECT_TIMEOUT, opened).await {
+            Ok(opened) => opened,
+            Err(_) => Err(RedisFault::lost(&server, "it does not answer")),
         }
-        let text = reply::text(answer).unwrap_or_default();
-        let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
-        let Some(run_id) = run_id else {
-            let problem = "INFO has no run_id: is a proxy between Mika and Redis?";
-            return Err(RedisFault::broken(&self.server, problem));
-        };
-        Ok(Connection {
-            wire,
-            generation: Generation(0),
-            run_id: run_id.trim().into(),
-            made: moment(Duration::ZERO),
-        })
     }
 
-    /// Drops the shared connection, unless another task has replaced it already.
-    fn drop_shared(&self, connection: &Arc<Connection>) {
+    /// Takes what was found as the servers from now on. Data may be lost if they are not all the same runs as before.
+    fn install(&self, mut view: View) -> Arc<View> {
         let mut state = self.state.lock();
-        if state
-            .shared
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, connection))
-        {
-            state.shared = None;
-            state.idle.clear();
-            // Only a connection that lasted resets the backoff.
-            if connection.made.elapsed() > BACKOFF_MAX {
-                state.backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
+        let before = state.view.take().or_else(|| state.last_view.take());
+        if before.as_ref().is_none_or(|before| before.run != view.run) {
+            state.generation.0 += 1;
+            state.epochs.clear();
+        }
+        view.generation = state.generation;
+        view.version = before.map_or(0, |before| before.version_after(&view));
+        let view = Arc::new(view);
+        state.view = Some(Arc::clone(&view));
+        drop(state);
+        if view.is_whole() {
+            self.troubles.all_reached(&self.server);
+            return view;
+        }
+        for server in &view.servers {
+            match &server.problem {
+                Some(problem) => {
+                    let error = CacheError::Away(problem.clone());
+                    self.troubles.unreachable(&server.name, &error);
+                }
+                None => self.troubles.reached(&server.name),
             }
+        }
+        self.restore();
+        view
+    }
+
+    /// Takes over a slot's new master, if it is one of the known ones.
+    pub(super) fn move_slot(
+        &self,
+        seen: &Arc<View>,
+        slot: u16,
+        master: &Address,
+    ) -> Option<Arc<View>> {
+        let mut state = self.state.lock();
+        let view = state.view.as_ref()?;
+        let moved = Arc::new(view.with_moved(slot, master)?);
+        if view.generation != seen.generation {
+            return None;
+        }
+        state.view = Some(Arc::clone(&moved));
+        Some(moved)
+    }
+
+    /// Compares the servers' epochs with the last ones. If one of them differs or is missing, its server was emptied, and
+    /// a new generation begins.
+    pub(super) fn saw_epochs(
+        &self,
+        session: &RedisSession<'_>,
+        seen: Vec<(String, Option<String>)>,
+    ) -> Generation {
+        let mut state = self.state.lock();
+        if session.generation() != state.generation {
+            return state.generation;
+        }
+        let mut was_emptied = false;
+        for (key, epoch) in seen {
+            let before = state.epochs.remove(&key);
+            was_emptied |= before.is_some() && before != epoch;
+            if let Some(epoch) = epoch {
+                state.epochs.insert(key, epoch);
+            }
+        }
+        if was_emptied {
+            state.begin_generation();
+        }
+        state.generation
+    }
+
+    /// The epoch that was seen last under a key.
+    pub(super) fn known_epoch(&self, key: &str) -> Option<String> {
+        self.state.lock().epochs.get(key).cloned()
+    }
+
+    /// The data behind a session is lost: begins a new generation, unless one has begun since.
+    pub(super) fn was_emptied(&self, session: &RedisSession<'_>) -> Generation {
+        let mut state = self.state.lock();
+        if session.generation() == state.generation {
+            state.begin_generation();
+        }
+        state.generation
+    }
+
+    /// A part of the cluster misses writes: once it is back, all is to be written again.
+    pub(super) fn note_missed(&self) {
+        self.state.lock().has_missed = true;
+    }
+
+    /// Whether [`Self::note_missed`] was called, and not all is being written again yet.
+    pub(super) fn has_missed(&self) -> bool {
+        self.state.lock().has_missed
+    }
+
+    /// All servers took commands: if a part of them has missed writes, a new generation begins.
+    pub(super) fn all_answered(&self, session: &RedisSession<'_>) -> Generation {
+        let mut state = self.state.lock();
+        if state.has_missed && session.generation() == state.generation {
+            state.begin_generation();
+        }
+        state.generation
+    }
+
+    /// An idle connection, or a new one, for what is not to be mixed with the commands of others.
+    pub(super) async fn idle_connection(
+        &self,
+        address: Option<&Address>,
+    ) -> Result<Connection, RedisFault> {
+        let idle = {
+            let mut state = self.state.lock();
+            let found = state
+                .idle
+                .iter()
+                .position(|it| it.address.as_ref() == address);
+            found.map(|index| state.idle.swap_remove(index))
+        };
+        match idle {
+            Some(connection) => Ok(connection),
+            None => self.open(address).await,
+        }
+    }
+
+    async fn open(&self, address: Option<&Address>) -> Result<Connection, RedisFault> {
+        let wrong = |error| RedisFault::of_link(&self.server, &error);
+        let (info, kind) = match (&self.place, address) {
+            (Place::One(info), _) => ((**info).clone(), RunKind::Process),
+            (Place::Sentinel(place), Some(address)) => (
+                place.connect_to(address).map_err(wrong)?,
+                RunKind::Mastership,
+            ),
+            (Place::Cluster(hosts), Some(address)) => (
+                hosts.connect_to(address).map_err(wrong)?,
+                RunKind::Mastership,
+            ),
+            (_, None) => return Err(RedisFault::lost(&self.server, "no server is known")),
+        };
+        let server = address.map_or_else(|| Arc::clone(&self.server), |it| self.name_of(it));
+        let Ok(Ok(_permit)) = timeout(CONNECT_TIMEOUT, self.opening.acquire()).await else {
+            return Err(RedisFault::away(
+                &server,
+                "too many connections are being made",
+            ));
+        };
+        self.connect(info, server, address.cloned(), kind).await
+    }
+
+    /// Keeps a connection for [`Self::idle_connection`].
+    pub(super) fn keep_idle(&self, connection: Connection) {
+        let mut state = self.state.lock();
+        if state.idle.len() < IDLE_MAX {
+            state.idle.push(connection);
+        }
+    }
+
+    /// A server of several, for messages.
+    pub(super) fn name_of(&self, address: &Address) -> Arc<str> {
+        format!("{}, server {address}", self.server).into()
+    }
+
+    /// Drops a shared connection, unless that was done already. Those to other servers stay.
+    pub(super) fn drop_connection(&self, lost: &Arc<Connection>, fault: &RedisFault) {
+        let mut state = self.state.lock();
+        state.idle.retain(|it| it.address != lost.address);
+        let Some(view) = state
+            .view
+            .as_ref()
+            .and_then(|view| view.without(lost, &fault.error))
+        else {
+            return;
+        };
+        // Only a connection that lasted resets the backoff.
+        if lost.made.elapsed() > BACKOFF_MAX {
+            state.backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
+        }
+        let view = Arc::new(view);
+        if view.has_connection() {
+            state.view = Some(view);
+            drop(state);
+            self.restore();
+        } else {
+            state.last_view = Some(view);
+            state.view = None;
             state.close();
         }
     }
 
-    fn log_trouble(&self, error: &CacheError, trouble: Trouble) {
-        let mut state = self.state.lock();
-        if state.trouble.is_none() {
-            state.trouble = Some(trouble);
-            drop(state);
-            tracing::warn!("the cache is away: {error}");
-        }
-    }
-
-    fn reached(&self) {
-        let mut state = self.state.lock();
-        if matches!(state.trouble, Some(Trouble::Unreachable)) {
-            state.trouble = None;
-            drop(state);
-            tracing::info!("the cache is back: {}", self.server);
-        }
-    }
-
-    /// These commands succeeded: ends the problem if the refused command is among them.
-    fn served(&self, part: &Pipeline) {
-        let mut state = self.state.lock();
-        let Some(Trouble::Refusing(command)) = &state.trouble else {
+    /// Has the missing connections restored in the background, so that nobody who needs other servers waits for that.
+    pub(super) fn restore(&self) {
+        if std::mem::replace(&mut self.state.lock().is_restoring, true) {
             return;
-        };
-        if part.cmd_iter().any(|sent| name_and_key(sent).0 == *command) {
-            state.trouble = None;
-            drop(state);
-            tracing::info!("the cache is back: {}", self.server);
         }
+        let mut guard = Restoring(Weak::clone(&self.me));
+        tokio::spawn(async move {
+            let mut delays = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
+            loop {
+                delays.pause().await;
+                let Some(link) = guard.0.upgrade() else {
+                    return;
+                };
+                if let Some(view) = link.view()
+                    && let Err(error) = link.refresh(&view).await
+                {
+                    tracing::debug!(%error, "not all servers of the cache are back");
+                }
+                if link.ends_restoring() {
+                    guard.disarm();
+                    return;
+                }
+            }
+        });
     }
 
-    /// The fault of the first reply that is an error and not `tolerated`.
-    fn check(
-        &self,
-        part: &Pipeline,
-        replies: &[Value],
-        tolerated: fn(&ServerError) -> bool,
-    ) -> Result<(), RedisFault> {
-        if replies.len() != part.len() {
-            return Err(RedisFault::lost(
-                &self.server,
-                "it left commands unanswered",
-            ));
-        }
-        for (command, reply) in part.cmd_iter().zip(replies) {
-            let Value::ServerError(error) = reply else {
-                continue;
-            };
-            if tolerated(error) {
-                continue;
-            }
-            let (name, key) = name_and_key(command);
-            let failed = Failed {
-                command: &name,
-                key: key.as_deref(),
-            };
-            let fault = RedisFault::of_reply(&self.server, error, &failed);
-            if matches!(fault.error, CacheError::Away(_)) {
-                self.log_trouble(&fault.error, Trouble::Refusing(name));
-            }
-            return Err(fault);
-        }
-        self.served(part);
-        Ok(())
-    }
-
-    async fn send(
-        &self,
-        wire: &MultiplexedConnection,
-        part: &Pipeline,
-        time_limit: Duration,
-    ) -> Result<Vec<Value>, RedisFault> {
-        // A clone is a handle to the same connection.
-        let mut wire = wire.clone();
-        match timeout(time_limit, wire.send_packed_commands(part, 0, part.len())).await {
-            Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(error)) => Err(RedisFault::of_link(&self.server, &error)),
-            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
-        }
+    /// Whether nothing is to be restored any more: all servers are connected, or none, so that the next call looks for them.
+    fn ends_restoring(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_done = state.view.as_ref().is_none_or(|view| view.is_whole());
+        state.is_restoring = !is_done;
+        is_done
     }
 
     /// The error for a reply that only another program or a proxy could cause.
@@ -375,27 +428,28 @@ impl RedisLink {
         self.broken(&format!("{}:{}: {}", bad.table, bad.id, bad.problem))
     }
 
+    /// The error for what needs all masters of a cluster to have all that was written.
+    pub(super) fn incomplete(&self) -> CacheError {
+        CacheError::Away(format!("{}: a part of the cluster is away", self.server))
+    }
+
     pub(super) fn broken(&self, text: &str) -> CacheError {
         CacheError::Broken(format!("{}: {text}", self.server))
     }
 }
 
-const FORMS: &str = "its forms are redis://user:password@host:port/database, rediss:// for TLS, \
-     and unix:///path/to/socket?db=0; in a password write %2F for '/', %23 for '#', %3F for '?', %40 \
-     for '@' and %3A for ':'";
-
 // === impl State ===
 
 impl State {
-    /// Keeps the connection, for the next generation.
-    fn begin_generation(&mut self, connection: &Connection) {
+    /// Keeps the connections, for the next generation.
+    fn begin_generation(&mut self) {
         self.generation.0 += 1;
-        if self.shared.is_some() {
-            self.shared = Some(Arc::new(Connection {
-                wire: connection.wire.clone(),
-                generation: self.generation,
-                run_id: Arc::clone(&connection.run_id),
-                made: connection.made,
+        self.has_missed = false;
+        let generation = self.generation;
+        if let Some(view) = &self.view {
+            self.view = Some(Arc::new(View {
+                generation,
+                ..(**view).clone()
             }));
         }
     }
@@ -406,118 +460,19 @@ impl State {
     }
 }
 
-// === impl RedisSession ===
+// === impl Restoring ===
 
-impl RedisSession<'_> {
-    pub(super) fn generation(&self) -> Generation {
-        self.connection.generation
-    }
-
-    /// Identifies this run of the server.
-    pub(super) fn run_id(&self) -> &str {
-        &self.connection.run_id
-    }
-
-    /// Sends commands in order; returns their replies, or the first error.
-    pub(super) async fn run(
-        &self,
-        commands: impl Into<Commands>,
-    ) -> Result<Vec<Value>, CacheError> {
-        self.run_tolerant(commands, |_| false).await
-    }
-
-    /// Like [`Self::run`], but `tolerated` errors are returned as replies.
-    pub(super) async fn run_tolerant(
-        &self,
-        commands: impl Into<Commands>,
-        tolerated: fn(&ServerError) -> bool,
-    ) -> Result<Vec<Value>, CacheError> {
-        let mut all = Vec::new();
-        for part in commands.into().parts() {
-            let replies = self.part(&part, tolerated).await?;
-            if all.is_empty() {
-                all = replies;
-            } else {
-                all.extend(replies);
-            }
-        }
-        Ok(all)
-    }
-
-    /// One command.
-    pub(super) async fn one(&self, command: Cmd) -> Result<Value, CacheError> {
-        let name = name_and_key(&command).0;
-        let replies = self.run(command).await?;
-        replies
-            .into_iter()
-            .next()
-            .ok_or_else(|| self.link.unexpected(&name))
-    }
-
-    /// Sends one part of commands, and ignores the replies.
-    pub(super) async fn run_part(
-        &self,
-        part: Pipeline,
-        tolerated: fn(&ServerError) -> bool,
-    ) -> Result<(), CacheError> {
-        self.part(&part, tolerated).await.map(drop)
-    }
-
-    async fn part(
-        &self,
-        part: &Pipeline,
-        tolerated: fn(&ServerError) -> bool,
-    ) -> Result<Vec<Value>, CacheError> {
-        let link = self.link;
-        let Ok(Ok(_permit)) = timeout(REPLY_TIMEOUT, link.in_flight.acquire()).await else {
-            return Err(CacheError::Away(format!(
-                "{}: it can't keep up with the commands it was sent",
-                link.server
-            )));
-        };
-        let sent = link.send(&self.connection.wire, part, REPLY_TIMEOUT).await;
-        let was_sent = sent.is_ok();
-        let checked = sent.and_then(|replies| {
-            link.check(part, &replies, tolerated)?;
-            Ok(replies)
-        });
-        checked.map_err(|fault| {
-            if fault.is_lost {
-                link.drop_shared(&self.connection);
-            }
-            if !was_sent {
-                link.log_trouble(&fault.error, Trouble::Unreachable);
-            }
-            fault.error
-        })
+impl Restoring {
+    /// It has ended by itself.
+    fn disarm(&mut self) {
+        self.0 = Weak::new();
     }
 }
 
-// === impl BlockingConnection ===
-
-impl BlockingConnection<'_> {
-    /// Identifies the run of the server at the other end.
-    pub(super) fn run_id(&self) -> &str {
-        &self.connection.run_id
-    }
-
-    /// Sends one command that the server may block for up to `wait`.
-    pub(super) async fn one(self, command: Cmd, wait: Duration) -> Result<Value, CacheError> {
-        let link = self.link;
-        let mut part = Pipeline::new();
-        part.add_command(command);
-        let time_limit = wait.saturating_add(REPLY_TIMEOUT);
-        let sent = link.send(&self.connection.wire, &part, time_limit).await;
-        let checked = sent.and_then(|mut replies| {
-            link.check(&part, &replies, |_| false)?;
-            Ok(replies.pop().unwrap_or(Value::Nil))
-        });
-        // After an error the connection is not reused.
-        let value = checked.map_err(|fault| fault.error)?;
-        let mut state = link.state.lock();
-        if state.idle.len() < IDLE_MAX {
-            state.idle.push(self.connection);
+impl Drop for Restoring {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.upgrade() {
+            link.state.lock().is_restoring = false;
         }
-        Ok(value)
     }
 }

@@ -21,7 +21,8 @@ pub(super) async fn get(link: &RedisLink, mark: Mark) -> Result<Option<String>, 
     let Some(text) = reply::text(session.one(ask).await?) else {
         return Ok(None);
     };
-    let of_this_run = text.strip_suffix(session.run_id());
+    let run = epoch::run(link, &session).await?;
+    let of_this_run = text.strip_suffix(&*run);
     Ok(of_this_run
         .and_then(|text| text.strip_suffix('@'))
         .map(str::to_owned))
@@ -43,9 +44,13 @@ pub(super) async fn set(
     if now != generation || session.generation() != generation {
         return Err(CacheError::Restarted(now));
     }
+    if link.has_missed() {
+        return Err(link.incomplete());
+    }
+    let run = epoch::run(link, &session).await?;
     let mut set = cmd("HSET");
     set.arg(keys::REGISTRY)
         .arg(field(mark))
-        .arg(format!("{text}@{}", session.run_id()));
+        .arg(format!("{text}@{run}"));
     session.one(set).await.map(drop)
 }

@@ -1,8 +1,12 @@
-//! The cache in Redis or Valkey. docs/redis.md documents every key.
+//! The cache in Redis or Valkey: one server, one that sentinels name, or a cluster. docs/redis.md documents every key.
 //!
-//! Uses only single-key commands, and pipelines of them, so the keys could be on several servers.
+//! Each command has one key, so that a cluster can execute it. What is to be done goes to a [`session::RedisSession`], in
+//! the same way for all of them; `link`, `view`, `cluster` and `sentinel` know which servers there are, and `routed` sends
+//! the commands to the masters of a cluster.
 
+mod cluster;
 mod commands;
+mod connection;
 mod control;
 mod derived;
 mod epoch;
@@ -14,14 +18,21 @@ mod link;
 mod marks;
 mod nodes;
 mod owner;
+mod place;
 mod reply;
+mod routed;
 mod rows;
 mod scan;
+mod sentinel;
 mod server;
+mod session;
+mod slots;
 mod swarms;
 mod torrents;
+mod troubles;
 mod upkeep;
 mod users;
+mod view;
 mod whitelist;
 
 use std::future::Future;
@@ -40,33 +51,27 @@ use super::{
 };
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::base::secret::Secret;
-use crate::base::url;
 use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
 use crate::registry::{ClientPrefix, StoredTorrent, StoredUser, Wipe};
 
 /// The driver `redis`.
 struct Redis {
-    link: RedisLink,
+    link: Arc<RedisLink>,
     streams: journal::Streams,
 }
 
 pub(super) fn check_url(url: &Secret) -> Result<(), String> {
-    let form = "redis://HOST:PORT/NUMBER or unix:///PATH";
-    let schemes = ["redis", "rediss", "unix", "redis+unix"];
-    url::check_scheme(url, "redis", &schemes, form)?;
-    if url.expose().starts_with("redis://") || url.expose().starts_with("rediss://") {
-        url::check_login(url, false)?;
-    }
-    Ok(())
+    place::Place::of(url).map(drop)
 }
 
 /// A likely mistake in a URL that works: without a colon, the text before the '@' is a user, not a password.
 pub(super) fn url_warning(url: &Secret) -> Option<String> {
     let text = url.expose();
-    let rest = text
-        .strip_prefix("redis://")
-        .or_else(|| text.strip_prefix("rediss://"))?;
+    let (scheme, rest) = text.split_once("://")?;
+    if scheme.ends_with("unix") {
+        return None;
+    }
     let authority = rest.split(['/', '?', '#']).next()?;
     let (login, _) = authority.rsplit_once('@')?;
     (!login.contains(':')).then(|| {
@@ -293,6 +298,10 @@ impl CacheUpkeep for Redis {
 
     async fn inspect(&self) -> Result<Vec<CacheFinding>, CacheError> {
         server::inspect(&self.link).await
+    }
+
+    fn away_part(&self) -> Option<String> {
+        self.link.view()?.problem()
     }
 
     async fn prune(

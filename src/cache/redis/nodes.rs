@@ -26,10 +26,10 @@ pub(super) async fn nodes(link: &RedisLink) -> Result<Vec<(String, String)>, Cac
 
 pub(super) async fn leave(link: &RedisLink, node: &str) -> Result<(), CacheError> {
     let remove = |key| cmd("HDEL").arg(key).arg(node).take();
-    let commands: Commands = [keys::REPLAYED, keys::NODES]
-        .into_iter()
-        .map(remove)
-        .collect();
+    let mut commands = Commands::from(remove(keys::REPLAYED));
+    // What is off the list is not removed by anybody else.
+    commands.barrier();
+    commands.push(remove(keys::NODES));
     link.session().await?.run(commands).await.map(drop)
 }
 

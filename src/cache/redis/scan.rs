@@ -2,10 +2,12 @@
 
 use redis::{Cmd, Value, cmd};
 
+use super::cluster;
 use super::commands::Commands;
 use super::keys::{self, KeyKind};
-use super::link::{RedisLink, RedisSession};
+use super::link::RedisLink;
 use super::reply;
+use super::session::RedisSession;
 use crate::cache::{CacheError, CacheKey, Scan};
 use crate::registry::BadRow;
 
@@ -14,6 +16,19 @@ const LOOKED_AT: u32 = 2000;
 
 /// Replies of `SCAN` in one call.
 const ROUNDS: u32 = 16;
+
+/// Bits of a cursor that are a server's own cursor, and that are the index of the server in its view. What remains is the
+/// view's version.
+const CURSOR_BITS: u32 = 48;
+const SERVER_BITS: u32 = 10;
+
+/// What a cursor stands for: one server is scanned after another.
+struct Place {
+    server: usize,
+    /// In that server; 0 is its beginning.
+    cursor: u64,
+    version: u8,
+}
 
 /// How to find and read rows of one kind.
 pub(super) struct RowScan<K, T> {
@@ -47,13 +62,14 @@ pub(super) async fn scan_any_keys(
     pattern: &str,
     cursor: u64,
 ) -> Result<(Vec<Vec<u8>>, Option<u64>), CacheError> {
+    let place = Place::of(cursor);
     let mut scan = cmd("SCAN");
-    scan.arg(cursor)
+    scan.arg(place.cursor)
         .arg("MATCH")
         .arg(pattern)
         .arg("COUNT")
         .arg(LOOKED_AT);
-    let reply = session.one(scan).await?;
+    let reply = session.one_at(place.server, scan).await?;
     let parts = reply::list(reply).and_then(|parts| {
         let mut parts = parts.into_iter();
         let next: u64 = reply::text(parts.next()?)?.parse().ok()?;
@@ -61,7 +77,7 @@ pub(super) async fn scan_any_keys(
         Some((keys.into_iter().filter_map(reply::bytes).collect(), next))
     });
     let (keys, next) = parts.ok_or_else(|| link.unexpected("SCAN"))?;
-    Ok((keys, (next != 0).then_some(next)))
+    Ok((keys, place.next(next, session)))
 }
 
 /// The keys of users, torrents and passkeys, in one scan of all keys.
@@ -87,10 +103,49 @@ pub(super) async fn registry_keys(
     })
 }
 
+// === impl Place ===
+
+impl Place {
+    fn of(cursor: u64) -> Self {
+        let server = (cursor >> CURSOR_BITS) & ((1 << SERVER_BITS) - 1);
+        Self {
+            server: server as usize,
+            cursor: cursor & ((1 << CURSOR_BITS) - 1),
+            version: (cursor >> (CURSOR_BITS + SERVER_BITS)) as u8,
+        }
+    }
+
+    /// The cursor after this one, if its server returned `cursor`; none at the end.
+    fn next(&self, cursor: u64, session: &RedisSession<'_>) -> Option<u64> {
+        if session.view.slots.is_none() {
+            return (cursor != 0).then_some(cursor);
+        }
+        let server = self.server + usize::from(cursor == 0);
+        let version = u64::from(short(session.view.version));
+        (server < session.view.servers.len()).then_some(
+            (version << (CURSOR_BITS + SERVER_BITS)) | ((server as u64) << CURSOR_BITS) | cursor,
+        )
+    }
+}
+
+/// As much of a version as a cursor has room for.
+fn short(version: u8) -> u8 {
+    version & ((1 << (u64::BITS - CURSOR_BITS - SERVER_BITS)) - 1)
+}
+
 impl<K: Copy, T> RowScan<K, T> {
     /// One page of rows. While the server works on a reply, the previous one is parsed.
+    ///
+    /// # Errors
+    /// [`CacheError::Moving`] if slots of a cluster have moved since the scan began: rows may be missing.
     pub(super) async fn scan(&self, link: &RedisLink, cursor: u64) -> Result<Scan<T>, CacheError> {
         let session = link.session().await?;
+        if cursor != 0
+            && session.view.slots.is_some()
+            && Place::of(cursor).version != short(session.view.version)
+        {
+            return Err(CacheError::Moving);
+        }
         let mut scan = Scan {
             rows: Vec::new(),
             bad: Vec::new(),
@@ -121,6 +176,9 @@ impl<K: Copy, T> RowScan<K, T> {
         let commands: Commands = ids.iter().copied().map(self.read).collect();
         let replies = session.run(commands).await?;
         self.take(link, &mut scan, ids.into_iter().zip(replies).collect())?;
+        if scan.next.is_none() {
+            cluster::check_scan(link, &session).await?;
+        }
         Ok(scan)
     }
 

@@ -3,10 +3,13 @@
 use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
+use super::connection::Info;
 use super::fault::is_denied;
-use super::keys;
-use super::link::{RedisLink, RedisSession};
+use super::link::RedisLink;
+use super::place::Place;
 use super::reply;
+use super::session::RedisSession;
+use super::{cluster, keys, sentinel};
 use crate::cache::{CacheError, CacheFinding};
 
 /// The oldest supported server: it added `XTRIM MINID`.
@@ -15,19 +18,23 @@ const OLDEST: (u32, u32) = (6, 2);
 /// A key that does not exist, to try permissions on.
 const PROBE: &str = "t:check";
 
-/// The fields of `INFO`.
-struct Info(String);
-
-/// Keys that were evicted since the server's start.
+/// Keys that were evicted since the servers' start.
 pub(super) async fn evicted(link: &RedisLink) -> Result<u64, CacheError> {
     let session = link.session().await?;
-    let info = Info::read(&session, "stats").await?;
-    Ok(info.number("evicted_keys").unwrap_or(0))
+    let mut evicted = 0;
+    for index in 0..session.view.servers.len() {
+        let info = session.info(index, "stats").await?;
+        evicted += info.number("evicted_keys").unwrap_or(0);
+    }
+    Ok(evicted)
 }
 
+/// The clock of a server that answers.
 pub(super) async fn time(link: &RedisLink) -> Result<i64, CacheError> {
     let session = link.session().await?;
-    let info = Info::read(&session, "server").await?;
+    let mut servers = session.view.servers.iter();
+    let index = servers.position(|server| server.connection.is_some());
+    let info = session.info(index.unwrap_or(0), "server").await?;
     let micros = info.number("server_time_usec");
     micros
         .and_then(|micros| i64::try_from(micros / 1_000_000).ok())
@@ -36,45 +43,151 @@ pub(super) async fn time(link: &RedisLink) -> Result<i64, CacheError> {
 
 pub(super) async fn check(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheError> {
     let session = link.session().await?;
-    let mut findings = Vec::new();
-    kind(&Info::read(&session, "server").await?, &mut findings);
-    role(&Info::read(&session, "replication").await?, &mut findings);
-    memory(&Info::read(&session, "memory").await?, &mut findings);
-    persistence(&Info::read(&session, "persistence").await?, &mut findings);
-    if let Some(policy) = setting(&session, "appendfsync").await? {
-        sync(&policy, &mut findings);
+    let mut all = Vec::new();
+    for index in connected(&session) {
+        let mut findings = Vec::new();
+        let info = session.info(index, "server").await?;
+        kind(&info, link.is_cluster(), &mut findings);
+        let replication = session.info(index, "replication").await?;
+        role(&replication, &mut findings);
+        if link.is_cluster() {
+            replicas(&replication, &mut findings);
+        }
+        safety(&session, index, &mut findings).await?;
+        if let Some(policy) = session.setting(index, "appendfsync").await? {
+            sync(&policy, &mut findings);
+        }
+        if let Some(events) = session.setting(index, "notify-keyspace-events").await? {
+            keyspace_events(&events, &mut findings);
+        }
+        permissions(&session, index, &mut findings).await?;
+        add(&session, index, findings, &mut all);
     }
-    if let Some(events) = setting(&session, "notify-keyspace-events").await? {
-        keyspace_events(&events, &mut findings);
+    if link.is_cluster() {
+        whole(&session, &mut all);
+        coverage(&session, &mut all).await?;
     }
-    permissions(&session, &mut findings).await?;
-    Ok(findings)
+    if let Place::Sentinel(place) = &link.place {
+        all.extend(sentinel::check(link, place).await);
+    }
+    Ok(all)
 }
 
-/// Whether the server logs writes to its disk.
+/// Whether all servers log writes to their disks.
 pub(super) async fn is_persistent(link: &RedisLink) -> Result<bool, CacheError> {
     let session = link.session().await?;
-    let info = Info::read(&session, "persistence").await?;
-    Ok(info.has_log())
+    for index in 0..session.view.servers.len() {
+        if !session.info(index, "persistence").await?.has_log() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-/// Checks whether the server evicts keys when it is full, and whether its data survives a crash.
+/// Checks whether servers evict keys when they are full, whether their data survives a crash, and whether all of a
+/// cluster is there.
 pub(super) async fn inspect(link: &RedisLink) -> Result<Vec<CacheFinding>, CacheError> {
     let session = link.session().await?;
-    let mut findings = Vec::new();
-    memory(&Info::read(&session, "memory").await?, &mut findings);
-    persistence(&Info::read(&session, "persistence").await?, &mut findings);
-    Ok(findings)
+    let mut all = Vec::new();
+    for index in connected(&session) {
+        let mut findings = Vec::new();
+        safety(&session, index, &mut findings).await?;
+        add(&session, index, findings, &mut all);
+    }
+    if link.is_cluster() {
+        whole(&session, &mut all);
+    }
+    Ok(all)
 }
 
-fn kind(info: &Info, findings: &mut Vec<CacheFinding>) {
-    if info.text("redis_mode") == Some("cluster") {
+/// The indices of the servers that are connected.
+fn connected(session: &RedisSession<'_>) -> impl Iterator<Item = usize> {
+    let servers = session.view.servers.iter().enumerate();
+    servers.filter_map(|(index, server)| server.connection.as_ref().map(|_| index))
+}
+
+/// Adds what was found on one server; of several, the problem names it.
+fn add(
+    session: &RedisSession<'_>,
+    index: usize,
+    findings: Vec<CacheFinding>,
+    all: &mut Vec<CacheFinding>,
+) {
+    let server = session.view.servers.get(index);
+    let address = server.and_then(|server| server.address.as_ref());
+    all.extend(findings.into_iter().map(|finding| CacheFinding {
+        problem: match address {
+            Some(address) => format!("{address}: {}", finding.problem),
+            None => finding.problem,
+        },
+        ..finding
+    }));
+}
+
+async fn safety(
+    session: &RedisSession<'_>,
+    index: usize,
+    findings: &mut Vec<CacheFinding>,
+) -> Result<(), CacheError> {
+    memory(&session.info(index, "memory").await?, findings);
+    persistence(&session.info(index, "persistence").await?, findings);
+    Ok(())
+}
+
+/// Whether every master is there, and every slot is served.
+fn whole(session: &RedisSession<'_>, findings: &mut Vec<CacheFinding>) {
+    if let Some(problem) = session.view.problem() {
         findings.push(CacheFinding::problem(
-            "the server is part of a Redis Cluster, which Mika can't use".into(),
-            "name a server that is not part of a cluster in cache.url",
+            format!("a part of the cluster is away: {problem}"),
+            "start that server, or promote a replica of it with CLUSTER FAILOVER; redis-cli --cluster check shows what is \
+             missing",
         ));
     }
-    // Valkey also reports the version of Redis that it is compatible with.
+}
+
+/// Settings that decide what a cluster does when a part of it is away. Those of one master stand for all.
+async fn coverage(
+    session: &RedisSession<'_>,
+    findings: &mut Vec<CacheFinding>,
+) -> Result<(), CacheError> {
+    let Some(index) = connected(session).next() else {
+        return Ok(());
+    };
+    let full = session
+        .setting(index, "cluster-require-full-coverage")
+        .await?;
+    if full.as_deref() == Some("yes") {
+        findings.push(CacheFinding::note(
+            "cluster-require-full-coverage is yes: while one master is away, the whole cluster takes no commands".into(),
+            "set it to no on all servers, so that the other masters go on",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a master of a cluster has a replica that could take over.
+fn replicas(info: &Info, findings: &mut Vec<CacheFinding>) {
+    if info.number("connected_slaves") == Some(0) {
+        findings.push(CacheFinding::note(
+            "this master has no replica: while it is away, so are its slots".into(),
+            "add a replica with redis-cli --cluster add-node --cluster-slave",
+        ));
+    }
+}
+
+fn kind(info: &Info, is_cluster: bool, findings: &mut Vec<CacheFinding>) {
+    // Valkey has its own names, unless it is to look like Redis.
+    let mode = info.text("redis_mode").or_else(|| info.text("server_mode"));
+    if mode == Some("cluster") && !is_cluster {
+        findings.push(CacheFinding::problem(
+            "the server is part of a Redis Cluster".into(),
+            "write cache.url as redis+cluster://HOST:PORT,HOST:PORT",
+        ));
+    }
+    // Valkey also reports the version of Redis that it is compatible with. Its first release was 7.2.
+    if info.text("valkey_version").is_some() || info.text("server_name") == Some("valkey") {
+        return;
+    }
     let version = info.text("redis_version").unwrap_or_default();
     let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
     let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -152,30 +265,25 @@ fn keyspace_events(events: &str, findings: &mut Vec<CacheFinding>) {
     }
 }
 
-/// One setting; none if Mika's user may not read it.
-async fn setting(session: &RedisSession<'_>, name: &str) -> Result<Option<String>, CacheError> {
-    let get = cmd("CONFIG").arg("GET").arg(name).take();
-    let replies = session.run_tolerant(get, |_| true).await?;
-    let pairs = replies.into_iter().next().and_then(reply::pairs);
-    let value = pairs.and_then(|pairs| pairs.into_iter().next());
-    Ok(value.and_then(|(_, value)| reply::text(value)))
-}
-
 /// Tries each command in a form without effect: the server checks permissions first.
 async fn permissions(
     session: &RedisSession<'_>,
+    index: usize,
     findings: &mut Vec<CacheFinding>,
 ) -> Result<(), CacheError> {
     let mut probes = probes();
+    if session.link.is_cluster() {
+        probes.extend(cluster::probes());
+    }
     // A set command can only be tried on a key with a hash.
     let registry = cmd("HEXISTS").arg(keys::REGISTRY).arg("position").take();
-    if session.run_tolerant(registry, |_| true).await? == [Value::Int(1)] {
+    if session.run_at(index, registry.into(), |_| true).await? == [Value::Int(1)] {
         let add = cmd("SADD").arg(keys::REGISTRY).arg("x").take();
         probes.push(("sadd", add));
     }
     let (names, commands): (Vec<&str>, Vec<Cmd>) = probes.into_iter().unzip();
     let commands: Commands = commands.into_iter().collect();
-    let replies = session.run_tolerant(commands, |_| true).await?;
+    let replies = session.run_at(index, commands, |_| true).await?;
     let is_refused = |reply: &Value| matches!(reply, Value::ServerError(it) if is_denied(it));
     let missing: Vec<String> = names
         .into_iter()
@@ -239,24 +347,27 @@ fn probes() -> Vec<(&'static str, Cmd)> {
     PROBES.iter().map(probe).collect()
 }
 
+// === impl RedisSession ===
+
+impl RedisSession<'_> {
+    async fn info(&self, index: usize, section: &str) -> Result<Info, CacheError> {
+        let answer = self.one_at(index, cmd("INFO").arg(section).take()).await?;
+        Ok(Info::of(reply::text(answer).unwrap_or_default()))
+    }
+
+    /// One setting; none if Mika's user may not read it.
+    async fn setting(&self, index: usize, name: &str) -> Result<Option<String>, CacheError> {
+        let get = cmd("CONFIG").arg("GET").arg(name).take();
+        let replies = self.run_at(index, get.into(), |_| true).await?;
+        let pairs = replies.into_iter().next().and_then(reply::pairs);
+        let value = pairs.and_then(|pairs| pairs.into_iter().next());
+        Ok(value.and_then(|(_, value)| reply::text(value)))
+    }
+}
+
 // === impl Info ===
 
 impl Info {
-    async fn read(session: &RedisSession<'_>, section: &str) -> Result<Self, CacheError> {
-        let answer = session.one(cmd("INFO").arg(section).take()).await?;
-        Ok(Self(reply::text(answer).unwrap_or_default()))
-    }
-
-    fn text(&self, field: &str) -> Option<&str> {
-        let mut fields = self.0.lines().filter_map(|line| line.split_once(':'));
-        let (_, value) = fields.find(|(name, _)| *name == field)?;
-        Some(value.trim())
-    }
-
-    fn number(&self, field: &str) -> Option<u64> {
-        self.text(field)?.parse().ok()
-    }
-
     fn has_log(&self) -> bool {
         self.text("aof_enabled") == Some("1")
     }
@@ -265,7 +376,7 @@ impl Info {
 // === impl CacheFinding ===
 
 impl CacheFinding {
-    fn problem(problem: String, hint: &str) -> Self {
+    pub(super) fn problem(problem: String, hint: &str) -> Self {
         Self {
             problem,
             hint: hint.into(),
@@ -273,7 +384,7 @@ impl CacheFinding {
         }
     }
 
-    fn note(problem: String, hint: &str) -> Self {
+    pub(super) fn note(problem: String, hint: &str) -> Self {
         Self {
             is_note: true,
             ..Self::problem(problem, hint)
@@ -287,7 +398,7 @@ mod tests {
 
     fn problems(judge: fn(&Info, &mut Vec<CacheFinding>), info: &str) -> Vec<CacheFinding> {
         let mut findings = Vec::new();
-        judge(&Info(info.into()), &mut findings);
+        judge(&Info::of(info), &mut findings);
         findings
     }
 
@@ -313,22 +424,35 @@ mod tests {
     }
 
     #[test]
-    fn old_servers_and_clusters_are_problems() {
+    fn old_servers_and_unexpected_clusters_are_problems() {
         for (version, is_fine) in [
             ("6.0.16", false),
             ("6.2.0", true),
             ("7.2.4", true),
             ("", false),
         ] {
-            let found = problems(
-                kind,
-                &format!("redis_version:{version}\r\nredis_mode:standalone\r\n"),
-            );
+            let info = format!("redis_version:{version}\r\nredis_mode:standalone\r\n");
+            let found = problems(|info, found| kind(info, false, found), &info);
             assert_eq!(found.is_empty(), is_fine, "{version}");
         }
+        let info = "redis_version:7.0.0\r\nredis_mode:cluster\r\n";
         assert_eq!(
-            problems(kind, "redis_version:7.0.0\r\nredis_mode:cluster\r\n").len(),
+            problems(|info, found| kind(info, false, found), info).len(),
             1
+        );
+        assert_eq!(
+            problems(|info, found| kind(info, true, found), info).len(),
+            0
+        );
+        let info = "server_name:valkey\r\nserver_mode:cluster\r\nvalkey_version:9.1.2\r\n";
+        assert_eq!(
+            problems(|info, found| kind(info, false, found), info).len(),
+            1
+        );
+        let info = "server_name:valkey\r\nvalkey_version:9.1.2\r\nredis_version:x\r\n";
+        assert_eq!(
+            problems(|info, found| kind(info, false, found), info).len(),
+            0
         );
         assert_eq!(problems(role, "role:slave\r\n").len(), 1);
         assert_eq!(problems(role, "role:master\r\n").len(), 0);

@@ -2,15 +2,13 @@
 //! changes of them is in `derived`.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
-use data_encoding::HEXLOWER;
 use redis::{Cmd, Value, cmd};
-use sha1::{Digest as _, Sha1};
 
-use super::commands::{Commands, Fields};
-use super::link::{RedisLink, RedisSession};
+use super::commands::{Commands, Fields, Script};
+use super::link::RedisLink;
 use super::scan::scan_keys;
+use super::session::RedisSession;
 use super::{keys, reply, side_by_side};
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::cache::{CacheError, SharedPeer};
@@ -31,7 +29,8 @@ pub(super) type MemberKey = (InfoHash, UserId, PeerId);
 /// [`RecordAge`](crate::change::RecordAge): a batch may come late, and a node may upload what it knew while
 /// another has written more. The pattern is the text of a member up to whether it is active (see
 /// `change::codec`); malformed members are replaced. Returns the fields that it left alone.
-const PUT_UNLESS_NEWER: &str = r"
+static PUT_UNLESS_NEWER: Script = Script::new(
+    r"
 local skipped = {}
 local pattern = '^1' .. string.rep(' .-', 13) .. ' (%d+) (%-?%d+) (%-?%d+) (%d) '
 for i = 1, #ARGV, 6 do
@@ -52,7 +51,8 @@ for i = 1, #ARGV, 6 do
     end
 end
 return skipped
-";
+",
+);
 
 /// A member of a swarm's hash.
 pub(super) struct MemberText {
@@ -63,8 +63,8 @@ pub(super) struct MemberText {
 /// Members to be written unless newer ones exist: commands for one connection.
 #[derive(Default)]
 pub(super) struct MemberWrites {
-    commands: Commands,
-    /// The swarm of each command except the first, which loads the script.
+    commands: Option<Commands>,
+    /// The swarm of each command.
     swarms: Vec<InfoHash>,
 }
 
@@ -96,19 +96,15 @@ impl MemberWrites {
         let key = keys::swarm(info_hash);
         let mut members = members.peekable();
         while members.peek().is_some() {
-            if self.swarms.is_empty() {
-                // Before the commands that need it, on the same connection.
-                self.commands
-                    .push(cmd("SCRIPT").arg("LOAD").arg(PUT_UNLESS_NEWER).take());
-            }
-            let mut put = cmd("EVALSHA");
-            put.arg(script_id()).arg(1).arg(&key);
+            let mut put = PUT_UNLESS_NEWER.call(&key);
             for (field, MemberText { text, age }) in members.by_ref().take(SCRIPT_MAX) {
                 put.arg(field).arg(text).arg(age.announces);
                 put.arg(age.first_announce).arg(age.last_announce);
                 put.arg(u8::from(age.active));
             }
-            self.commands.push(put);
+            let commands = &mut self.commands;
+            let commands = commands.get_or_insert_with(|| Commands::with_script(&PUT_UNLESS_NEWER));
+            commands.push(put);
             self.swarms.push(info_hash);
         }
     }
@@ -118,9 +114,9 @@ impl MemberWrites {
         self,
         session: &RedisSession<'_>,
     ) -> Result<HashSet<MemberKey>, CacheError> {
-        let replies = session.run(self.commands).await?;
+        let replies = session.run(self.commands.unwrap_or_default()).await?;
         let mut skipped = HashSet::new();
-        for (info_hash, reply) in self.swarms.into_iter().zip(replies.into_iter().skip(1)) {
+        for (info_hash, reply) in self.swarms.into_iter().zip(replies) {
             let fields = reply::list(reply).unwrap_or_default();
             for field in fields.into_iter().filter_map(reply::text) {
                 if let Some(keys::PeerField::Member(user, peer_id)) = keys::peer_of(&field) {
@@ -130,13 +126,6 @@ impl MemberWrites {
         }
         Ok(skipped)
     }
-}
-
-/// The id of the script in Redis: its SHA-1.
-fn script_id() -> &'static str {
-    static ID: LazyLock<String> =
-        LazyLock::new(|| HEXLOWER.encode(&Sha1::digest(PUT_UNLESS_NEWER)));
-    &ID
 }
 
 pub(super) async fn peers(

@@ -2,10 +2,11 @@
 
 use redis::{Cmd, cmd};
 
-use super::commands::{Commands, Fields};
-use super::link::{RedisLink, RedisSession};
+use super::commands::{Commands, Fields, ListFields};
+use super::link::RedisLink;
 use super::rows::{TORRENT_FIELDS, torrent_counters};
 use super::scan::RowScan;
+use super::session::RedisSession;
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::InfoHash;
 use crate::cache::{CacheError, Write};
@@ -42,24 +43,29 @@ async fn put_chunk(
         let hashes: Vec<InfoHash> = torrents.iter().map(|row| row.torrent.info_hash).collect();
         ids(session, &hashes).await?
     };
+    let is_split = session.link.is_cluster();
+    let mut lists = keys::LISTS.map(|list| ListFields::new("ZADD", list, is_split));
     let mut commands = Commands::default();
-    let mut lists =
-        [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES].map(|key| Fields::new("ZADD", key));
-    for (row, known) in torrents.iter().zip(&known) {
-        let is_new = known.is_none();
-        write_fields(&mut commands, row, is_new);
-        if is_new {
-            let id = row.torrent.id.0.to_string();
-            let counters = [row.seeders, row.leechers, row.torrent.snatches];
-            for (list, number) in lists.iter_mut().zip(counters) {
-                if number > 0 {
-                    list.add(&mut commands, &[&number.to_string(), &id]);
-                }
+    for (row, _) in torrents
+        .iter()
+        .zip(&known)
+        .filter(|(_, known)| known.is_none())
+    {
+        let id = row.torrent.id.0.to_string();
+        let counters = [row.seeders, row.leechers, row.torrent.snatches];
+        for (list, number) in lists.iter_mut().zip(counters) {
+            if number > 0 {
+                list.add(&mut commands, &id, &[&number.to_string(), &id]);
             }
         }
     }
     for list in &mut lists {
         list.end(&mut commands);
+    }
+    // A torrent that has its fields is not new for a retry.
+    commands.barrier();
+    for (row, known) in torrents.iter().zip(&known) {
+        write_fields(&mut commands, row, known.is_none());
     }
     session.run(commands).await.map(drop)
 }
@@ -128,15 +134,18 @@ pub(super) async fn remove(link: &RedisLink, torrents: &[InfoHash]) -> Result<()
 async fn remove_chunk(session: &RedisSession<'_>, torrents: &[InfoHash]) -> Result<(), CacheError> {
     let known = ids(session, torrents).await?;
     let mut commands = Commands::default();
-    for key in [keys::SEEDERS, keys::LEECHERS, keys::SNATCHES] {
-        let mut remove = Fields::new("ZREM", key);
+    for list in keys::LISTS {
+        let mut remove = ListFields::new("ZREM", list, session.link.is_cluster());
         for id in known.iter().flatten() {
-            remove.add(&mut commands, &[id]);
+            remove.add(&mut commands, id, &[id]);
         }
         remove.end(&mut commands);
     }
     for hash in torrents {
         commands.push(cmd("UNLINK").arg(keys::swarm(*hash)).take());
+    }
+    commands.barrier();
+    for hash in torrents {
         commands.push(cmd("UNLINK").arg(keys::torrent(*hash)).take());
     }
     session.run(commands).await.map(drop)

@@ -2,9 +2,10 @@
 
 use redis::{Cmd, Value, cmd};
 
-use super::commands::{Commands, Fields};
-use super::link::{RedisLink, RedisSession};
+use super::commands::{Commands, ListFields};
+use super::link::RedisLink;
 use super::scan::scan_keys;
+use super::session::RedisSession;
 use super::{keys, reply};
 use crate::cache::{CacheError, CacheLeftover, RowKey, Wiped};
 use crate::registry::Wipe;
@@ -48,7 +49,7 @@ async fn write_zeros(
         Wipe::Torrents => &["uploaded", "downloaded", "snatches", "announces"],
     };
     let mut commands = Commands::default();
-    let mut snatches = Fields::new("ZREM", keys::SNATCHES);
+    let mut snatches = ListFields::new("ZREM", keys::SNATCHES, session.link.is_cluster());
     for (key, id) in rows {
         let mut set = cmd("HSET");
         set.arg(key);
@@ -57,7 +58,8 @@ async fn write_zeros(
         }
         commands.push(set);
         if what == Wipe::Torrents {
-            snatches.add(&mut commands, &[&reply::text(id).unwrap_or_default()]);
+            let id = reply::text(id).unwrap_or_default();
+            snatches.add(&mut commands, &id, &[&id]);
         }
     }
     snatches.end(&mut commands);

@@ -2,11 +2,12 @@
 
 use redis::{Cmd, Value, cmd};
 
-use super::commands::Commands;
+use super::commands::{Commands, Script};
 use super::fault::is_wrong_type;
-use super::link::{RedisLink, RedisSession};
+use super::link::RedisLink;
 use super::rows::{USER_FIELDS, user_counters, user_fields};
 use super::scan::{RowScan, scan_keys};
+use super::session::RedisSession;
 use super::{keys, reply, rows, side_by_side};
 use crate::base::ids::{Passkey, UserId};
 use crate::cache::{CacheError, CacheKey, Scan, Write};
@@ -120,17 +121,22 @@ async fn remove_chunk(session: &RedisSession<'_>, users: &[UserId]) -> Result<()
         for set in keys::USER_SETS {
             commands.push(cmd("UNLINK").arg(keys::user_set(set, *id)).take());
         }
+    }
+    commands.barrier();
+    for id in users {
         commands.push(cmd("UNLINK").arg(keys::user(*id)).take());
     }
     session.run(commands).await.map(drop)
 }
 
 /// Sets fields of an existing user: one that was removed meanwhile must not come back as totals only.
-const SET_IF_THERE: &str = r"
+static SET_IF_THERE: Script = Script::new(
+    r"
 if redis.call('HEXISTS', KEYS[1], 'passkey') == 1 then
     redis.call('HSET', KEYS[1], unpack(ARGV))
 end
-";
+",
+);
 
 pub(super) async fn set_totals(
     link: &RedisLink,
@@ -139,17 +145,15 @@ pub(super) async fn set_totals(
     downloaded: Option<u64>,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
-    let load = cmd("SCRIPT").arg("LOAD").arg(SET_IF_THERE).take();
-    let script = reply::text(session.one(load).await?);
-    let script = script.ok_or_else(|| link.unexpected("SCRIPT"))?;
-    let mut set = cmd("EVALSHA");
-    set.arg(script).arg(1).arg(keys::user(id));
+    let mut set = SET_IF_THERE.call(&keys::user(id));
     for (field, total) in [("uploaded", uploaded), ("downloaded", downloaded)] {
         if let Some(total) = total {
             set.arg(field).arg(total);
         }
     }
-    session.one(set).await.map(drop)
+    let mut commands = Commands::with_script(&SET_IF_THERE);
+    commands.push(set);
+    session.run(commands).await.map(drop)
 }
 
 /// The user of each passkey. A passkey without a user is reported without its text.

@@ -51,7 +51,7 @@ pub(super) async fn check(
         // A server that responds can be checked further.
         return match error {
             CacheError::Broken(_) => settings(&*cache, report).await,
-            CacheError::Away(_) | CacheError::Restarted(_) => Ok(()),
+            CacheError::Away(_) | CacheError::Restarted(_) | CacheError::Moving => Ok(()),
         };
     }
     match look(config, drivers, &*cache).await {
@@ -85,7 +85,7 @@ fn ping_hint(error: &CacheError, problem: &str) -> &'static str {
         CacheError::Away(_) if problem.contains(": it ") && !problem.contains("not answer") => {
             "the server was reached: look at its own log"
         }
-        CacheError::Away(_) | CacheError::Restarted(_) => {
+        CacheError::Away(_) | CacheError::Restarted(_) | CacheError::Moving => {
             "start it, or correct the address in cache.url"
         }
     }

@@ -61,8 +61,9 @@ pub struct LoadedRegistry {
 /// Loads the registry as it is in storage now: from the cache, if that is as new.
 pub async fn load_first(replica: &Replica, cache: &dyn Cache) -> Result<LoadedRegistry, SyncError> {
     let origin = Origin::find(&*replica.storage, cache).await?;
-    if let Origin::Cache(mirrored) = &origin {
-        load::from_cache(replica, cache, LoadPass::First).await?;
+    if let Origin::Cache(mirrored) = &origin
+        && load::from_cache_if_still(replica, cache, LoadPass::First).await?
+    {
         // What changed since is in the cache once a node has mirrored it; it is in force now.
         let from = FeedPosition(mirrored.position);
         if let Some(former) = feed::catch_up(replica, from, LoadPass::First).await? {

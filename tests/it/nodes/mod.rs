@@ -8,6 +8,7 @@
 mod bulk;
 mod claims;
 mod clocks;
+mod cluster;
 mod credit;
 mod databases;
 mod dead;

@@ -1,0 +1,205 @@
+//! One connection to one server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, ServerError, Value};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::commands::name_and_key;
+use super::fault::{Failed, RedisFault};
+use super::place::Address;
+use super::reply;
+
+/// How long to wait for the replies to one part of commands.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most parts in flight on one connection.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// What tells one run of a server from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunKind {
+    /// The process, which a restart ends.
+    Process,
+    /// The process while it was a master without a break: with replicas, a server may become a replica and a master
+    /// again, and lose what it had.
+    Mastership,
+}
+
+/// A connection, and the server at its other end.
+pub(super) struct Connection {
+    wire: MultiplexedConnection,
+    /// The server without secrets, for messages.
+    pub(super) server: Arc<str>,
+    /// None for the one server that the URL names.
+    pub(super) address: Option<Address>,
+    /// Identifies the run of the server.
+    pub(super) run: Arc<str>,
+    kind: RunKind,
+    pub(super) made: Instant,
+    in_flight: Semaphore,
+}
+
+/// The fields of `INFO`.
+pub(super) struct Info(String);
+
+/// The moment that is `delay` away. Its `elapsed` stays 0 until it has passed.
+pub(super) fn moment(delay: Duration) -> Instant {
+    tokio::time::sleep(delay).deadline()
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Connects and logs in; the caller limits the time. With [`RunKind::Mastership`], the server has to be a master.
+    pub(super) async fn open(
+        client: &Client,
+        server: Arc<str>,
+        address: Option<Address>,
+        kind: RunKind,
+    ) -> Result<Self, RedisFault> {
+        let mut connection = Self::open_any(client, server).await?;
+        (connection.address, connection.kind) = (address, kind);
+        connection.run = connection.read_run().await?;
+        Ok(connection)
+    }
+
+    /// Connects to a server whose run does not matter.
+    pub(super) async fn open_any(client: &Client, server: Arc<str>) -> Result<Self, RedisFault> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let wire = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| RedisFault::of_link(&server, &error))?;
+        Ok(Self {
+            wire,
+            server,
+            address: None,
+            run: "".into(),
+            kind: RunKind::Process,
+            made: moment(Duration::ZERO),
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+        })
+    }
+
+    /// The run of the server as it is now.
+    ///
+    /// # Errors
+    /// The connection is lost, or (with [`RunKind::Mastership`]) the server is not a master.
+    pub(super) async fn read_run(&self) -> Result<Arc<str>, RedisFault> {
+        let info = self.info("server").await?;
+        let Some(run_id) = info.text("run_id") else {
+            let problem = "INFO has no run_id: is a proxy between Mika and Redis?";
+            return Err(RedisFault::broken(&self.server, problem));
+        };
+        if self.kind == RunKind::Process {
+            return Ok(run_id.into());
+        }
+        let info = self.info("replication").await?;
+        if info.text("role") != Some("master") {
+            return Err(RedisFault::lost(&self.server, "it is a replica now"));
+        }
+        let history = info.text("master_replid").unwrap_or_default();
+        Ok(format!("{run_id}/{history}").into())
+    }
+
+    /// Checks that the server is still in the run that it was in.
+    pub(super) async fn check_run(&self) -> Result<(), RedisFault> {
+        if self.kind == RunKind::Mastership && self.read_run().await? != self.run {
+            return Err(RedisFault::lost(
+                &self.server,
+                "it was a replica, or has begun another history",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn info(&self, section: &str) -> Result<Info, RedisFault> {
+        let info = redis::cmd("INFO").arg(section).take();
+        let answer = self.one(info, REPLY_TIMEOUT).await?;
+        Ok(Info::of(reply::text(answer).unwrap_or_default()))
+    }
+
+    /// Sends one command; an error reply is a fault.
+    pub(super) async fn one(&self, command: Cmd, limit: Duration) -> Result<Value, RedisFault> {
+        let mut part = Pipeline::new();
+        part.add_command(command);
+        let mut replies = self.send(&part, limit).await?;
+        self.check(&part, &replies, |_| false)?;
+        Ok(replies.pop().unwrap_or(Value::Nil))
+    }
+
+    /// Sends a part of commands once there is room; returns a reply for each.
+    pub(super) async fn send(
+        &self,
+        part: &Pipeline,
+        limit: Duration,
+    ) -> Result<Vec<Value>, RedisFault> {
+        let Ok(Ok(_permit)) = timeout(REPLY_TIMEOUT, self.in_flight.acquire()).await else {
+            return Err(RedisFault::away(
+                &self.server,
+                "it can't keep up with the commands it was sent",
+            ));
+        };
+        // A clone is a handle to the same connection.
+        let mut wire = self.wire.clone();
+        match timeout(limit, wire.send_packed_commands(part, 0, part.len())).await {
+            Ok(Ok(replies)) if replies.len() == part.len() => Ok(replies),
+            Ok(Ok(_)) => Err(RedisFault::lost(
+                &self.server,
+                "it left commands unanswered",
+            )),
+            Ok(Err(error)) => Err(RedisFault::of_link(&self.server, &error)),
+            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
+        }
+    }
+
+    /// The fault of the first reply that is an error and not `tolerated`.
+    pub(super) fn check(
+        &self,
+        part: &Pipeline,
+        replies: &[Value],
+        tolerated: fn(&ServerError) -> bool,
+    ) -> Result<(), RedisFault> {
+        let faults = part.cmd_iter().zip(replies).filter_map(|(command, reply)| {
+            let Value::ServerError(error) = reply else {
+                return None;
+            };
+            (!tolerated(error)).then(|| self.fault_of(command, error))
+        });
+        faults.take(1).try_for_each(Err)
+    }
+
+    /// The fault of an error reply.
+    pub(super) fn fault_of(&self, command: &Cmd, error: &ServerError) -> RedisFault {
+        let (name, key) = name_and_key(command);
+        let failed = Failed {
+            command: &name,
+            key: key.as_deref(),
+        };
+        RedisFault::of_reply(&self.server, error, &failed)
+    }
+}
+
+// === impl Info ===
+
+impl Info {
+    pub(super) fn of(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn text(&self, field: &str) -> Option<&str> {
+        let mut fields = self.0.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(name, _)| *name == field)?;
+        Some(value.trim())
+    }
+
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        self.text(field)?.parse().ok()
+    }
+}
