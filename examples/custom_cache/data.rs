@@ -84,7 +84,7 @@ impl Data {
                         swarm.guests.remove(&guest.address);
                     }
                 }
-                Change::Snatch { .. } => {}
+                Change::Snatches { .. } => {}
             }
         }
         self.swarms.retain(|_, swarm| !swarm.is_empty());

@@ -9,6 +9,13 @@ use mika::storage::{CreditRules, NewTorrent, StorageError, UserPatch};
 use super::setups::{problem, problems, server_with, torrent};
 use super::{Fixture, batch, open};
 
+fn snatch_of(info_hash: InfoHash) -> Change {
+    Change::Snatches {
+        info_hash,
+        count: 1,
+    }
+}
+
 #[tokio::test]
 async fn a_total_too_large_for_its_column_does_not_stop_others() {
     let it = Fixture::new().await;
@@ -85,10 +92,7 @@ async fn refused_snatches_do_not_stop_others() {
     let mut snatches = (*batch(1, 0..0)).clone();
     for byte in [1, 2, 1] {
         let info_hash = InfoHash([byte; 20]);
-        snatches.changes.push(Change::Snatches {
-            info_hash,
-            count: 1,
-        });
+        snatches.changes.push(snatch_of(info_hash));
     }
     storage
         .apply(&[Arc::new(snatches)], &CreditRules::default())
@@ -171,10 +175,7 @@ async fn hashes_in_text_columns_are_read_and_written() {
             assert_eq!(it.sql(&bytes), "1", "{name}: as the site would write it");
         }
         let mut snatch = (*batch(1, 0..0)).clone();
-        let snatches = [hash(250), hashes[4]].map(|info_hash| Change::Snatches {
-            info_hash,
-            count: 1,
-        });
+        let snatches = [hash(250), hashes[4]].map(snatch_of);
         snatch.changes.extend(snatches);
         let rules = CreditRules::default();
         let applied = it.storage.apply(&[Arc::new(snatch)], &rules).await;

@@ -11,6 +11,13 @@ use crate::mysql::batch;
 use crate::mysql::columns::hash;
 use crate::mysql::setups::{problem, problems, torrent};
 
+fn snatch_of(info_hash: InfoHash) -> Change {
+    Change::Snatches {
+        info_hash,
+        count: 1,
+    }
+}
+
 #[tokio::test]
 async fn a_total_too_large_for_its_column_does_not_stop_others() {
     let it = Fixture::new().await;
@@ -68,10 +75,7 @@ async fn refused_snatches_do_not_stop_others() {
     let mut snatches = (*batch(1, 0..0)).clone();
     for byte in [1, 2, 1] {
         let info_hash = InfoHash([byte; 20]);
-        snatches.changes.push(Change::Snatches {
-            info_hash,
-            count: 1,
-        });
+        snatches.changes.push(snatch_of(info_hash));
     }
     it.storage
         .apply(&[Arc::new(snatches)], &CreditRules::default())
@@ -120,10 +124,7 @@ async fn hashes_in_text_columns_are_read_and_written() {
             assert_eq!(found, Some(*hash), "{column}");
         }
         let mut snatch = (*batch(1, 0..0)).clone();
-        let snatches = [hash(250), hashes[4]].map(|info_hash| Change::Snatches {
-            info_hash,
-            count: 1,
-        });
+        let snatches = [hash(250), hashes[4]].map(snatch_of);
         snatch.changes.extend(snatches);
         let rules = CreditRules::default();
         let applied = it.storage.apply(&[Arc::new(snatch)], &rules).await;
