@@ -111,6 +111,7 @@ impl Trial {
         thread::sleep(outage());
         end(&mut self.site);
         self.is_saved();
+        self.is_over();
         self.was_quick(name);
         self.was_told_once(name)
     }
@@ -131,6 +132,24 @@ impl Trial {
                 },
             );
         }
+    }
+
+    /// Waits until the log has the end of each problem with the journal. A server may have some batches of many
+    /// before.
+    fn is_over(&self) {
+        poll(
+            PROGRAM_DEADLINE,
+            "the log has the end of the outage",
+            || {
+                let log = self.site.mika.log();
+                let lines: Vec<&str> = log.lines().skip(self.read).collect();
+                let last = |text: &str| lines.iter().rposition(|line| line.contains(text));
+                ["the cache", "storage"].iter().all(|server| {
+                    let began = last(&format!("{server} does not take the journal"));
+                    began <= last(&format!("{server} takes the journal again"))
+                })
+            },
+        );
     }
 
     /// The last batch that storage has.
