@@ -3,8 +3,8 @@
 
 use super::{LATE_MAX, Session};
 
-/// Some sessions that ended before the previous one began, newest first. Only a report that names one of them
-/// adds to it.
+/// Some sessions that ended before the previous one began, newest first and without gaps between them. Only a report
+/// that names one of them adds to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EarlierSessions([Option<Session>; EarlierSessions::MAX]);
 
@@ -37,13 +37,13 @@ impl EarlierSessions {
         self
     }
 
-    /// Adds the newest one. Forgets the oldest if there is no room, and what ended more than a day before `now`, when
-    /// the current session began (Unix seconds).
+    /// Adds the newest one. Forgets the oldest if there is no room, and from the first one that ended more than a day
+    /// before `now` (Unix seconds), when the current session began.
     pub(super) fn push(&mut self, session: Session, now: i64) {
         self.insert(0, session);
-        for kept in &mut self.0 {
-            *kept = kept.filter(|it| now.saturating_sub(it.last) <= LATE_MAX);
-        }
+        let is_recent = |it: &&Session| now.saturating_sub(it.last) <= LATE_MAX;
+        let count = self.iter().take_while(is_recent).count();
+        *self = self.newest(count);
     }
 
     /// Adds one before the session at `place`, which is newer.

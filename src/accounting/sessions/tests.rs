@@ -477,6 +477,18 @@ fn a_session_counts_in_full_after_several_later_ones() {
 }
 
 #[test]
+fn a_forgotten_session_leaves_no_gap() {
+    let mut earlier = EarlierSessions::default();
+    // The second is of a clock that was set back.
+    for at in [5, -2 * LATE_MAX, 10] {
+        earlier.push(Session::begin(point(at, 0)), 20);
+    }
+    let kept: Vec<i64> = earlier.iter().map(|it| it.last).collect();
+    assert_eq!(kept, [10]);
+    assert_eq!(earlier.get(1), None);
+}
+
+#[test]
 fn the_oldest_sessions_are_forgotten() {
     let by = ReportSource::new(40, 3);
     let kept = EarlierSessions::MAX as i64 + 2;
