@@ -42,6 +42,11 @@ pub fn outage() -> Duration {
     Duration::from_secs(number("MIKA_OUTAGE", 3))
 }
 
+/// A site with as many users as the load has.
+fn prepare(database: Database, persistence: &[&str], config: &Value) -> Site {
+    Site::prepare_on(database, THREADS * USERS_PER_THREAD, persistence, config)
+}
+
 // === impl Trial ===
 
 impl Trial {
@@ -52,9 +57,7 @@ impl Trial {
         config: &Value,
         act: impl FnOnce(&mut Self),
     ) {
-        let users = THREADS * USERS_PER_THREAD;
-        let site = Site::prepare_on(database, users, persistence, config);
-        Self::run_on(site, REST, act);
+        Self::run_on(prepare(database, persistence, config), REST, act);
     }
 
     /// Like [`Trial::run`], with a load that does not rest.
@@ -64,8 +67,7 @@ impl Trial {
         config: &Value,
         act: impl FnOnce(&mut Self),
     ) {
-        let users = THREADS * USERS_PER_THREAD;
-        let site = Site::prepare_on(database, users, persistence, config);
+        let site = prepare(database, persistence, config);
         Self::run_on(site, Duration::ZERO, act);
     }
 

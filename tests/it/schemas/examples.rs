@@ -141,11 +141,7 @@ fn the_example_for_mariadb_works() {
             .managed(&["schema", "test", "site.sql"])
             .contains("ok")
     );
-    site.use_file();
-    site.mika.managed(&["migrate"]);
-    let (is_right, said) = site.says(&["check"]);
-    assert!(is_right, "{said}");
-    site.mika.run();
+    site.goes_live();
     let mika = &site.mika;
     announce(
         mika,

@@ -158,11 +158,7 @@ fn an_old_php_site_on_mariadb_is_adapted() {
         ) && said.contains("a view can't be followed: follow the tables behind it"),
         "{said}"
     );
-    site.use_file();
-    site.mika.managed(&["migrate"]);
-    let (is_right, said) = site.says(&["check"]);
-    assert!(is_right, "{said}");
-    site.mika.run();
+    site.goes_live();
     let mika = &site.mika;
     announce(
         mika,
