@@ -10,7 +10,7 @@ use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::net::pem::{self, PemError};
-use crate::telemetry::certificate::{names, validity};
+use crate::telemetry::certificate::{names, seconds, validity};
 
 /// The certificate for new connections.
 #[derive(Clone)]
@@ -63,7 +63,7 @@ fn read(key: &Path, cert: &Path) -> Result<Loaded, PemError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Loaded {
         config: Arc::new(config),
-        expires_at: expires_at.map(|validity| validity.not_after.timestamp()),
+        expires_at: expires_at.map(|validity| seconds(&validity.not_after)),
         names: names.into(),
     })
 }

@@ -3,7 +3,7 @@
 use super::report::CheckProblem;
 use crate::config::TlsFiles;
 use crate::net::pem;
-use crate::telemetry::certificate::{EXPIRY_NOTICE_DAYS, validity};
+use crate::telemetry::certificate::{EXPIRY_NOTICE_DAYS, seconds, validity};
 
 /// Checks that a TLS listener can use the files. `absent` is the hint for a missing file.
 pub(super) fn check(
@@ -29,10 +29,11 @@ pub(super) fn check(
         });
     };
     let (from, until) = (&validity.not_before, &validity.not_after);
-    let days = (until.timestamp() - now) / 86_400;
-    let (problem, hint) = if until.timestamp() < now {
+    let left = seconds(until) - now;
+    let days = left / 86_400;
+    let (problem, hint) = if left < 0 {
         (format!("{path} expired on {until}"), RENEW)
-    } else if from.timestamp() > now {
+    } else if seconds(from) > now {
         let hint = "look at the clock of this machine";
         (format!("{path} is not valid before {from}"), hint)
     } else if days < EXPIRY_NOTICE_DAYS {

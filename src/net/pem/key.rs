@@ -1,6 +1,7 @@
 //! Why a private key is refused: the kind of key, by its DER.
 
-use x509_parser::der_parser::asn1_rs::{Any, FromDer as _, Integer, Oid, Sequence};
+use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
+use x509_cert::der::{self, Decode, Reader as _, SliceReader};
 
 use super::PemProblem;
 use super::blocks::BlockKind;
@@ -53,13 +54,12 @@ pub(super) fn why_unusable(kind: BlockKind, der: &[u8]) -> PemProblem {
 
 /// RFC 5958: version, algorithm with its parameters, and the key.
 fn name_of_pkcs8(der: &[u8]) -> Option<String> {
-    let (_, whole) = Sequence::from_der(der).ok()?;
-    let (rest, _version) = Integer::from_der(&whole.content).ok()?;
-    let (rest, algorithm) = Sequence::from_der(rest).ok()?;
-    let (parameters, oid) = Oid::from_der(&algorithm.content).ok()?;
-    match known(&oid) {
-        Some(RSA) => name_of_rsa(Any::from_der(rest).ok()?.1.data),
-        Some(EC) => Some(name_of_curve(parameters)),
+    let mut whole = sequence(der).ok()?;
+    let _version: UintRef<'_> = whole.decode().ok()?;
+    let mut algorithm = SliceReader::new(whole.decode::<AnyRef<'_>>().ok()?.value()).ok()?;
+    match known(algorithm.decode().ok()?) {
+        Some(RSA) => name_of_rsa(whole.decode::<AnyRef<'_>>().ok()?.value()),
+        Some(EC) => Some(name_of_curve(algorithm.decode())),
         Some(name) => Some(name.into()),
         None => Some("of an unknown algorithm".into()),
     }
@@ -67,10 +67,10 @@ fn name_of_pkcs8(der: &[u8]) -> Option<String> {
 
 /// RFC 8017 A.1.2: version, and the modulus.
 fn name_of_rsa(der: &[u8]) -> Option<String> {
-    let (_, whole) = Sequence::from_der(der).ok()?;
-    let (rest, _version) = Integer::from_der(&whole.content).ok()?;
-    let (_, modulus) = Integer::from_der(rest).ok()?;
-    let bits = bits_of(modulus.as_ref());
+    let mut whole = sequence(der).ok()?;
+    let _version: UintRef<'_> = whole.decode().ok()?;
+    let modulus: UintRef<'_> = whole.decode().ok()?;
+    let bits = bits_of(modulus.as_bytes());
     Some(if RSA_BITS.contains(&bits) {
         RSA.into()
     } else {
@@ -80,24 +80,29 @@ fn name_of_rsa(der: &[u8]) -> Option<String> {
 
 /// RFC 5915: version, the key, and in `[0]` the curve, which only PKCS#8 may leave out.
 fn name_of_sec1(der: &[u8]) -> Option<String> {
-    let (_, whole) = Sequence::from_der(der).ok()?;
-    let (rest, _version) = Integer::from_der(&whole.content).ok()?;
-    let (rest, _key) = Any::from_der(rest).ok()?;
-    let (_, curve) = Any::from_der(rest).ok()?;
-    Some(name_of_curve(curve.data))
+    let mut whole = sequence(der).ok()?;
+    let _version: UintRef<'_> = whole.decode().ok()?;
+    let _key: AnyRef<'_> = whole.decode().ok()?;
+    let curve: AnyRef<'_> = whole.decode().ok()?;
+    Some(name_of_curve(ObjectIdentifier::from_der(curve.value())))
 }
 
-fn name_of_curve(der: &[u8]) -> String {
-    let oid = Oid::from_der(der).ok().map(|(_, oid)| oid);
-    match oid.as_ref().map(known) {
-        Some(Some(name)) => name.into(),
-        Some(None) => "ECDSA on another curve".into(),
-        None => "ECDSA on a curve without a name".into(),
+/// What a sequence consists of. Bytes behind it are ignored.
+fn sequence(der: &[u8]) -> der::Result<SliceReader<'_>> {
+    let whole: AnyRef<'_> = SliceReader::new(der)?.decode()?;
+    SliceReader::new(whole.value())
+}
+
+fn name_of_curve(oid: der::Result<ObjectIdentifier>) -> String {
+    match oid.map(known) {
+        Ok(Some(name)) => name.into(),
+        Ok(None) => "ECDSA on another curve".into(),
+        Err(_) => "ECDSA on a curve without a name".into(),
     }
 }
 
-fn known(oid: &Oid<'_>) -> Option<&'static str> {
-    let text = oid.to_id_string();
+fn known(oid: ObjectIdentifier) -> Option<&'static str> {
+    let text = oid.to_string();
     NAMES
         .iter()
         .find(|(id, _)| *id == text)

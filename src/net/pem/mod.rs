@@ -19,7 +19,8 @@ use tokio_rustls::rustls::pki_types::{
 };
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::{CertifiedKey, SigningKey};
-use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+use x509_cert::der::Decode as _;
+use x509_cert::{Certificate, Version};
 
 use self::blocks::{Block, BlockKind};
 
@@ -152,12 +153,12 @@ fn chain_of(file: &Path) -> Result<Chain, PemProblem> {
 
 /// Why the TLS library refuses a certificate.
 fn why_unusable(der: &[u8]) -> PemProblem {
-    match X509Certificate::from_der(der) {
-        Ok((_, certificate)) if certificate.version() != X509Version::V3 => {
+    match Certificate::from_der(der) {
+        Ok(certificate) if certificate.tbs_certificate.version != Version::V3 => {
             PemProblem::OldCertificate
         }
-        Ok(([], _)) => PemProblem::UnusableCertificate,
-        _ => PemProblem::DamagedCertificate,
+        Ok(_) => PemProblem::UnusableCertificate,
+        Err(_) => PemProblem::DamagedCertificate,
     }
 }
 
