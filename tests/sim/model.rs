@@ -211,7 +211,7 @@ impl Model {
             let seconds = seconds.entry((*user, *torrent)).or_default();
             seconds.extend(seedtime::most(reports));
             if let Some(due) = due.get_mut(&(*user, *torrent)) {
-                due.seed_time.most += seedtime::leapt(reports);
+                due.seed_time.most += seedtime::leapt(reports) + seedtime::stretched(reports);
             }
         }
         for (key, least) in seedtime::least(&reports, &self.order) {

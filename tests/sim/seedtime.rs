@@ -45,10 +45,26 @@ pub fn most(reports: &[Report]) -> BTreeSet<u64> {
         let later =
             later.filter(|later| report.event != Event::Stopped || later.process != report.process);
         if let Some(last) = later.last() {
-            seconds.extend(report.noted.as_secs()..last.noted.as_secs());
+            seconds.extend(report.at.as_secs()..last.at.as_secs());
         }
     }
     seconds
+}
+
+/// Seconds by which a node noted more than passed between two reports of a client, because its clock was wrong while
+/// it did not run.
+pub fn stretched(reports: &[Report]) -> u64 {
+    let pairs = reports.windows(2).map(|pair| {
+        let passed = pair[1].at.saturating_sub(pair[0].at);
+        let noted = pair[1].noted.saturating_sub(pair[0].noted);
+        (noted, noted.saturating_sub(passed))
+    });
+    let is_in_time =
+        |(noted, _): &(Duration, Duration)| *noted <= Duration::from_secs(TTL + TTL_SLACK);
+    let more = pairs
+        .filter(is_in_time)
+        .map(|(_, more)| more.as_secs_f64().ceil() as u64);
+    more.sum()
 }
 
 /// Seconds by which seed time of a client may be too long because the clock of a node alone leapt, and the node was
