@@ -1,7 +1,7 @@
 //! Sessions before the latest two. Their reports arrive late where a node could not reach storage while the client
 //! began again at another one, more than once.
 
-use super::{LATE_MAX, Session};
+use super::{LATE_MAX, Point, Session};
 
 /// Some sessions that ended before the previous one began, newest first and without gaps between them. Only a report
 /// that names one of them adds to it.
@@ -47,7 +47,7 @@ impl EarlierSessions {
     }
 
     /// Adds one before the session at `place`, which is newer.
-    pub(super) fn insert(&mut self, place: usize, session: Session) {
+    fn insert(&mut self, place: usize, session: Session) {
         self.0[place..].rotate_right(1);
         self.0[place] = Some(Session {
             is_first: false,
@@ -55,14 +55,21 @@ impl EarlierSessions {
         });
     }
 
-    /// Where a session belongs that began and was reported in this time (Unix seconds); none unless that lies between
-    /// two sessions that are kept, of which `newer` is newer than all of these. What was before the oldest one is
-    /// unknown.
-    pub(super) fn gap(&self, newer: Session, began: i64, until: i64) -> Option<usize> {
-        let newer = std::iter::once(&newer).chain(self.iter());
-        newer.zip(self.iter()).position(|(newer, older)| {
-            // A session without a name may be the one that is looked for.
-            older.last < began && until < newer.began && newer.start.is_some()
-        })
+    /// Where a session counts that began at `start` and was reported until then (Unix seconds): at a place of its own
+    /// between two sessions that are kept, of which `newer` is newer than all of these, or with the older one, which
+    /// may have reports of it. None where what was before is unknown.
+    pub(super) fn place_of(&mut self, newer: Session, start: Point, until: i64) -> Option<usize> {
+        let pairs = std::iter::once(&newer).chain(self.iter()).zip(self.iter());
+        let (place, (newer, older)) = pairs
+            .enumerate()
+            .find(|(_, (_, older))| older.began <= start.at)?;
+        // A session without a name may be the one that is looked for.
+        if until >= newer.began || newer.start.is_none() {
+            return None;
+        }
+        if older.ended_before(start) {
+            self.insert(place, Session::named(start));
+        }
+        Some(place)
     }
 }

@@ -390,7 +390,7 @@ impl Sessions {
             return Settled::default();
         }
         if point.at >= previous.began {
-            return if point.total > previous.high {
+            return if point.total > previous.high && !current.may_have(point) {
                 previous.rise(point, max_rate)
             } else {
                 Settled::default()
@@ -418,6 +418,12 @@ impl Session {
             is_first: true,
             start: None,
         }
+    }
+
+    /// Whether a report from before this session may be one of it, which counts it: two nodes' times of one report
+    /// may differ.
+    fn may_have(&self, report: Point) -> bool {
+        report.at >= self.began - 1 && report.total > self.low
     }
 
     /// A report at or above the highest one so far.

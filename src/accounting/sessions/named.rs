@@ -34,16 +34,13 @@ impl Sessions {
             Some(Place::Current) => begun.and(self.go_on(start, stretch, max_rate)),
             _ => begun,
         };
-        let is_past = |point: Point| self.current.is_some_and(|current| point.at < current.began);
-        let rest = match place {
-            Some(Place::Current) => self.settle_current(start, stretch, by, max_rate),
-            Some(Place::Previous) if is_past(stretch.to) => {
-                let settled = self.settle_previous(stretch, max_rate);
-                settled.and(self.connect(max_rate))
-            }
-            Some(Place::Earlier(place)) if self.has_ended(place, stretch.to) => {
-                let earlier = self.earlier.get_mut(place);
-                earlier.map_or_else(Settled::default, |it| it.rise_late(stretch.to, max_rate))
+        let next = place.and_then(|place| self.next_of(place));
+        let rest = match (place, next) {
+            (Some(Place::Current), _) => self.settle_current(start, stretch, by, max_rate),
+            // The `started` of a session that ended: nothing is new.
+            (Some(_), _) if stretch.to == start => Settled::default(),
+            (Some(place), Some(next)) if stretch.to.at < next.began => {
+                self.settle_ended(place, next, stretch.to, max_rate)
             }
             // The node does not know the session that followed, or there is no room for this one.
             _ => self.settle(stretch, by, max_rate),
@@ -77,12 +74,7 @@ impl Sessions {
             .map(|(place, session)| (place, session.off_name(start.at)))
             .filter(|(_, off)| *off <= off_max)
             .min_by_key(|(_, off)| *off)?;
-        let session = match place {
-            Place::Current => self.current.as_mut(),
-            Place::Previous => self.previous.as_mut(),
-            Place::Earlier(place) => self.earlier.get_mut(place),
-        };
-        if let Some(session) = session {
+        if let Some(session) = self.session_mut(place) {
             // As long as nothing has been moved, reports name the latest `started`.
             let is_later = session.high == session.low && session.start < Some(start.at);
             if session.start.is_none() || is_later {
@@ -112,8 +104,7 @@ impl Sessions {
         } else {
             start.at
         };
-        // In about the same second, a higher total may be a report of this session through another node.
-        let is_after = at - current.last > i64::from(current.high > start.total);
+        let is_after = current.ended_before(Point { at, ..start });
         if is_after || (at >= current.last && is_next) {
             let (previous, earlier) = (self.previous, self.earlier);
             let settled = self.begin(Point { at, ..start }, true, max_rate);
@@ -157,7 +148,7 @@ impl Sessions {
         };
         let is_in_time = current.began - start.at <= LATE_MAX;
         let is_next_to_current = match &self.previous {
-            Some(previous) => start.at > previous.last,
+            Some(previous) => previous.ended_before(start),
             None => current.is_first && is_in_time,
         };
         if is_next_to_current {
@@ -190,23 +181,21 @@ impl Sessions {
                 (Some(Place::Previous), previous.extend_to(start, max_rate))
             }
             Some(previous) if is_in_time && stretch.to != start => {
-                let gap = self.earlier.gap(*previous, start.at, stretch.to.at);
-                if let Some(place) = gap {
-                    self.earlier.insert(place, Session::named(start));
-                }
-                (gap.map(Place::Earlier), Settled::default())
+                let place = self.earlier.place_of(*previous, start, stretch.to.at);
+                (place.map(Place::Earlier), Settled::default())
             }
             _ => nothing,
         }
     }
 
-    /// Whether a report was made before the session began that followed an earlier one.
-    fn has_ended(&self, place: usize, report: Point) -> bool {
-        let next = match place.checked_sub(1) {
-            Some(next) => self.earlier.get(next),
-            None => self.previous,
-        };
-        next.is_some_and(|next| report.at < next.began)
+    /// The session that followed a known one.
+    fn next_of(&self, place: Place) -> Option<Session> {
+        match place {
+            Place::Current => None,
+            Place::Previous => self.current,
+            Place::Earlier(0) => self.previous,
+            Place::Earlier(place) => self.earlier.get(place - 1),
+        }
     }
 
     /// A report of the current session, whatever the clock of its node says.
@@ -235,10 +224,28 @@ impl Sessions {
         self.settle_and_note_source(to, false, by, max_rate)
     }
 
-    /// A report of the session before the current one, made before that began.
-    fn settle_previous(&mut self, stretch: &Stretch, max_rate: u64) -> Settled {
-        let previous = self.previous.as_mut();
-        previous.map_or_else(Settled::default, |it| it.rise_late(stretch.to, max_rate))
+    /// A report of a session that ended, made before the `next` one began.
+    fn settle_ended(
+        &mut self,
+        place: Place,
+        next: Session,
+        report: Point,
+        max_rate: u64,
+    ) -> Settled {
+        if next.may_have(report) {
+            return Settled::default();
+        }
+        let session = self.session_mut(place);
+        let settled = session.map_or_else(Settled::default, |it| it.rise_late(report, max_rate));
+        settled.and(self.connect(max_rate))
+    }
+
+    fn session_mut(&mut self, place: Place) -> Option<&mut Session> {
+        match place {
+            Place::Current => self.current.as_mut(),
+            Place::Previous => self.previous.as_mut(),
+            Place::Earlier(place) => self.earlier.get_mut(place),
+        }
     }
 
     /// A `started` with which the total did not go down, as far as its node knows: the growth since the
@@ -309,7 +316,7 @@ impl Sessions {
 
 impl Session {
     /// A session whose `started` is known.
-    fn named(start: Point) -> Self {
+    pub(super) fn named(start: Point) -> Self {
         Self {
             start: Some(start.at),
             ..Self::begin(start)
@@ -322,6 +329,12 @@ impl Session {
         let name = self.start.unwrap_or(self.began);
         let first = self.began.min(name);
         (first - at).max(at - name).max(0)
+    }
+
+    /// Whether all reports that this session has were made before a `started`. In about the same second, a higher
+    /// total may be a report of the session that begins, through another node.
+    pub(super) fn ended_before(&self, start: Point) -> bool {
+        start.at - self.last > i64::from(self.high > start.total)
     }
 
     /// Whether a `started` earlier than all that is known of this session may have begun it.

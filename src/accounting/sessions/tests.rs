@@ -582,6 +582,33 @@ fn a_start_that_two_nodes_saw_is_one_though_their_clocks_differ() {
     ]);
 }
 
+/// A client that goes on at once after its stop reports to both nodes, of which one notes it a second later.
+#[test]
+fn a_late_session_counts_once_though_nodes_note_its_start_a_second_apart() {
+    let [first, second] = [1, 40_000].map(|hash| ReportSource::new(hash, 1));
+    let stopped = (first, (100, 0), (100, 0), (120, 50), 50);
+    let at_first = (first, (120, 50), (120, 50), (120, 56), 6);
+    let at_second = [
+        (second, (121, 50), (121, 50), (121, 56), 0),
+        (second, (121, 50), (121, 56), (126, 62), 6),
+    ];
+    let later = [
+        (second, (130, 40), (130, 40), (135, 47), 7),
+        (second, (140, 0), (140, 0), (145, 3), 3),
+    ];
+    // It is the previous session, or an earlier one, when the second node's reports arrive.
+    for count in 1..=2 {
+        let known = later.into_iter().take(count);
+        let reports: Vec<_> = [(first, (100, 0), (100, 0), (100, 0), 0), stopped]
+            .into_iter()
+            .chain(known)
+            .chain([at_first])
+            .chain(at_second)
+            .collect();
+        expect_named(&reports);
+    }
+}
+
 /// What two nodes pass on about a client that reports to one or both of them and starts over now and then; and
 /// what it moved.
 struct Routed {
@@ -624,12 +651,10 @@ impl Routed {
         for _ in 0..random.usize(2..14) {
             let started = random.u8(..4) == 0;
             if started {
-                at += 3;
-                total = if random.bool() {
-                    total
-                } else {
-                    random.u64(..=total)
-                };
+                // One that goes on from its total may do so at once.
+                let goes_on = random.bool();
+                at += if goes_on { random.i64(0..=3) } else { 3 };
+                total = if goes_on { total } else { random.u64(..=total) };
             } else {
                 let step = random.u64(..1000);
                 total += step;
