@@ -98,10 +98,22 @@ impl Site {
         persistence: &[&str],
         config: &Value,
     ) -> Self {
+        Self::prepare_with(database, users, persistence, config, |_| ())
+    }
+
+    /// The same with what `change` changes before a program runs, such as the environment.
+    pub fn prepare_with(
+        database: Database,
+        users: usize,
+        persistence: &[&str],
+        config: &Value,
+        change: impl FnOnce(&mut Mika),
+    ) -> Self {
         let database = SiteDatabase::start(database);
         let redis = Redis::start_with(persistence);
         let config = with_servers(config, &database, &redis);
-        let mika = Mika::prepare_on(free_port(), &config);
+        let mut mika = Mika::prepare_on(free_port(), &config);
+        change(&mut mika);
         Self::fill(mika, redis, database, users)
     }
 

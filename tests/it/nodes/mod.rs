@@ -8,12 +8,12 @@
 mod bulk;
 mod claims;
 mod clocks;
-mod cluster;
 mod credit;
 mod databases;
 mod dead;
 mod edits;
 mod emptied;
+mod failover;
 mod killed;
 mod late;
 mod listed;
