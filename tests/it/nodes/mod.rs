@@ -11,6 +11,7 @@ mod clocks;
 mod credit;
 mod databases;
 mod dead;
+mod earlier;
 mod edits;
 mod emptied;
 mod failover;
