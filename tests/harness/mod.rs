@@ -535,14 +535,10 @@ impl Mika {
 
     /// Whether a connect that is sent there is answered.
     fn answers_at(&self, udp: SocketAddr) -> bool {
-        let ask = || {
-            if let Some(namespace) = &self.namespace {
-                net::enter(namespace);
-            }
-            udp::is_there(udp)
-        };
-        // A thread of its own, because entering a namespace is for good.
-        thread::scope(|scope| scope.spawn(ask).join().expect("a thread that asks"))
+        match &self.namespace {
+            Some(namespace) => net::within(namespace, || udp::is_there(udp)),
+            None => udp::is_there(udp),
+        }
     }
 
     fn move_to(&mut self, http: SocketAddr) {

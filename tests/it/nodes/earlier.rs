@@ -109,7 +109,12 @@ fn record() {
     announce(&mut site);
     let mut commands = commands(&site);
     // Host and boot say nothing of the version.
-    for value in commands.iter_mut().filter(|it| it[1] == "t:nodes").flatten().skip(2) {
+    for value in commands
+        .iter_mut()
+        .filter(|it| it[1] == "t:nodes")
+        .flatten()
+        .skip(2)
+    {
         let process = value.splitn(3, ' ').nth(2).map(str::to_owned);
         if let Some(process) = process {
             *value = format!("host boot {process}");

@@ -21,6 +21,7 @@ mod listed;
 mod moves;
 mod older;
 pub mod pair;
+mod partitioned;
 mod propagation;
 mod renamed;
 mod replaced;

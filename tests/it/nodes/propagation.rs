@@ -79,10 +79,11 @@ fn time_newcomers(pair: &Pair, users: usize) {
         took
     });
     let mut times: Vec<Duration> = times.collect();
+    let first = times[0];
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     eprintln!(
-        "handed out by the other node after {:?} (median), {:?} (p90), {:?} (p99), {:?} at most",
+        "handed out by the other node after {:?} (median), {:?} (p90), {:?} (p99), {:?} at most; the first after {first:?}",
         at(50),
         at(90),
         at(99),
