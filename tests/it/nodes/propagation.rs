@@ -48,7 +48,11 @@ fn public_newcomers_to_one_node_are_handed_out_by_the_other() {
 fn propagate(database: Database, config: &Value) {
     let threads = number("MIKA_LOAD", 0) as usize;
     let users = threads * USERS_PER_THREAD;
-    let pair = Pair::start_with(database, users + 2, config);
+    // A user of the load has clients at both nodes.
+    let mut config = config.clone();
+    let limits = json!({ "tracker": { "max_peers_per_user": 100 } });
+    merge(&mut config, &limits);
+    let pair = Pair::start_with(database, users + 2, &config);
     let [a, b] = pair.nodes();
     let [at_a, at_b] = [a, b].map(|node| Stage::new(node).resting(REST));
     load::run(&at_a, threads.div_ceil(2), 1, || {
