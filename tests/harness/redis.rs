@@ -100,9 +100,10 @@ impl Redis {
             None => Command::new(program()),
         };
         let port = self.address.port().to_string();
-        let ports = match has_tls(&self.arguments) {
-            true => ["--port", "0", "--tls-port", &port],
-            false => ["--port", &port, "--tls-port", "0"],
+        let ports = if has_tls(&self.arguments) {
+            ["--port", "0", "--tls-port", &port]
+        } else {
+            ["--port", &port, "--tls-port", "0"]
         };
         let process = command
             .current_dir(self.folder.path())
