@@ -12,7 +12,7 @@ use super::pair::{Client, Pair};
 use crate::harness::database::Database;
 use crate::harness::http::{escape, get};
 use crate::harness::load::{self, Stage, TORRENTS, USERS_PER_THREAD, info_hash, passkey};
-use crate::harness::{now, number, poll};
+use crate::harness::{merge, now, number, poll};
 
 /// How long a peer may take to the other node on a machine that is busy with other tests. It takes some milliseconds; in
 /// the first second, until the journal of the other node is found.
