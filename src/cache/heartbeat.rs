@@ -17,6 +17,8 @@ pub const STOPPED: &str = "stopped";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
     pub version: Option<String>,
+    /// The time that the node goes by (Unix time): right also where the clock of its host is not.
+    pub now: Option<i64>,
     /// Seconds since the start.
     pub uptime: Option<u64>,
     /// The last batch of its journal, and the last one that the cache and storage have.
@@ -32,6 +34,11 @@ pub struct NodeReport {
 /// The time in a heartbeat by the clock of the node's host (Unix time); none if it has none.
 pub fn time_of(sign: &str) -> Option<i64> {
     sign.split(' ').nth(5)?.parse().ok()
+}
+
+/// When a heartbeat was sent (Unix time), by the time that its node goes by, or else by its host's clock.
+pub fn sent_at(sign: &str) -> Option<i64> {
+    NodeReport::of(sign).now.or_else(|| time_of(sign))
 }
 
 /// The host in a heartbeat.
@@ -50,6 +57,7 @@ impl NodeReport {
             let number = || value.parse().ok();
             match name {
                 "version" => report.version = Some(value.to_owned()),
+                "now" => report.now = value.parse().ok(),
                 "up" => report.uptime = number(),
                 "last" => report.last = number(),
                 "sent" => report.sent = number(),
@@ -74,6 +82,10 @@ impl Display for NodeReport {
         let mut separator = "";
         if let Some(version) = &self.version {
             write!(f, "version={version}")?;
+            separator = " ";
+        }
+        if let Some(now) = self.now {
+            write!(f, "{separator}now={now}")?;
             separator = " ";
         }
         for (name, value) in [
@@ -103,6 +115,7 @@ mod tests {
     fn report() -> NodeReport {
         NodeReport {
             version: Some("0.2.0".into()),
+            now: Some(1_800_000_007),
             uptime: Some(3600),
             last: Some(70),
             sent: Some(69),
@@ -116,6 +129,7 @@ mod tests {
     fn a_report_is_read_as_it_was_written() {
         let sign = format!("{EARLIER} {}", report());
         assert_eq!(NodeReport::of(&sign), report());
+        assert_eq!(sent_at(&sign), Some(1_800_000_007));
         assert_eq!(report().backlog(), Some(5));
         let some = NodeReport {
             uptime: Some(1),
@@ -134,7 +148,8 @@ mod tests {
             (time_of(EARLIER), host_of(EARLIER)),
             (Some(1_800_000_000), "host")
         );
-        assert_eq!(time_of(STOPPED), None);
+        assert_eq!(sent_at(EARLIER), Some(1_800_000_000));
+        assert_eq!((time_of(STOPPED), sent_at(STOPPED)), (None, None));
     }
 
     /// The words by which an earlier version reads host, process and time are where they were.

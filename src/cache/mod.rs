@@ -27,7 +27,7 @@ use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, 
 use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser};
 
 pub use driver::{Cache, CacheUpkeep};
-pub use heartbeat::{NodeReport, STOPPED, host_of, time_of};
+pub use heartbeat::{NodeReport, STOPPED, host_of, sent_at, time_of};
 pub use marks::{Mark, Mirrored};
 
 /// Why a call to the cache failed.

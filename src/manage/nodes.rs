@@ -17,12 +17,15 @@ use super::open::Site;
 use super::print::{Column, Printer, Row, count, duration, left, right};
 use super::{ExitStatus, UsageError};
 use crate::base::clock;
-use crate::cache::{Cache, NodeReport, STOPPED, host_of, time_of};
+use crate::cache::{Cache, NodeReport, STOPPED, host_of, sent_at, time_of};
 use crate::change::journals::{node_of, sort_by_start};
 use crate::storage::Storage;
 
 /// How long nodes are watched for heartbeats, which come every second.
 const WATCH: Duration = Duration::from_secs(4);
+
+/// Seconds without a heartbeat until a node that did not shut down may be forgotten: it may be paused, or cut off.
+const GONE_AFTER: u64 = 60;
 
 /// How often they are looked at: the clock of a node is compared when its heartbeat comes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,6 +51,8 @@ struct NodeRow {
     /// `running`; `silent`: killed, paused or cut off from the cache; `stopped`: shut down in order; `gone`: only
     /// storage knows it.
     state: &'static str,
+    /// Seconds since its last heartbeat, if it is silent.
+    silent_for: Option<u64>,
     host: Option<String>,
     version: Option<String>,
     /// Seconds since its start.
@@ -70,7 +75,10 @@ struct Beat {
 impl Row for NodeRow {
     const COLUMNS: &'static [Column<Self>] = &[
         left("NODE", |row| row.node.clone()),
-        left("STATE", |row| row.state.into()),
+        left("STATE", |row| match row.silent_for {
+            Some(seconds) => format!("{} for {}", row.state, duration(seconds)),
+            None => row.state.into(),
+        }),
         left("HOST", |row| row.host.clone().unwrap_or_default()),
         left("VERSION", |row| row.version.clone().unwrap_or_default()),
         right("UPTIME", |row| row.uptime.map(duration).unwrap_or_default()),
@@ -106,7 +114,8 @@ async fn list(site: &Site, printer: &mut Printer) -> Result<()> {
     for (journal, _) in &before {
         kept.insert(journal.clone(), cache.last_kept(journal).await?);
     }
-    let rows = rows(before, &beats, &applied, &kept);
+    let time = cache.time().await?.unwrap_or_else(clock::wall);
+    let rows = rows(before, &beats, &applied, &kept, time);
     let mut list = printer.list()?;
     list.page(&rows)?;
     Ok(list.end()?)
@@ -136,12 +145,13 @@ async fn watch(cache: &dyn Cache, before: &[(String, String)]) -> Result<BTreeMa
 }
 
 /// A row for each node, by name: `listed` are the journals of the cache's list with their last heartbeats,
-/// `applied` and `kept` the numbers of the last batches that storage and the cache have.
+/// `applied` and `kept` the numbers of the last batches that storage and the cache have, and `time` is the cache's.
 fn rows(
     mut listed: Vec<(String, String)>,
     beats: &BTreeMap<String, Beat>,
     applied: &BTreeMap<String, u64>,
     kept: &BTreeMap<String, u64>,
+    time: i64,
 ) -> Vec<NodeRow> {
     sort_by_start(&mut listed);
     let mut nodes: BTreeMap<&str, NodeRow> = BTreeMap::new();
@@ -167,6 +177,7 @@ fn rows(
         let earlier = nodes.get(node).map_or(0, |row| row.backlog);
         // The last start of a node comes last.
         let row = NodeRow {
+            silent_for: silence(sign, time).filter(|_| state == "silent"),
             host: (*sign != STOPPED).then(|| host_of(sign).to_owned()),
             version: report.version,
             uptime: report.uptime.filter(|_| state == "running"),
@@ -179,6 +190,11 @@ fn rows(
         nodes.insert(node, row);
     }
     nodes.into_values().collect()
+}
+
+/// Seconds since a heartbeat, at this time of the cache; none if its node has shut down.
+fn silence(sign: &str, time: i64) -> Option<u64> {
+    Some(time.saturating_sub(sent_at(sign)?).try_into().unwrap_or(0))
 }
 
 /// Journals on the cache's list that storage has, and whose process sends no heartbeat.
@@ -227,9 +243,20 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
     {
         bail!("node {node} runs: nothing was forgotten");
     }
+    let time = cache.time().await?.unwrap_or_else(clock::wall);
+    let of_node = listed.iter().filter(|(journal, _)| is_of_node(journal));
+    if let Some(seconds) = of_node.filter_map(|(_, sign)| silence(sign, time)).min()
+        && seconds < GONE_AFTER
+    {
+        bail!(
+            "node {node} did not shut down, and has been silent for {} only: it may be paused or cut off from the \
+             cache; nothing was forgotten. Once it is gone, try again a minute after its last heartbeat",
+            duration(seconds)
+        );
+    }
     for (journal, _) in &journals {
         if let Some(what) = holds(cache, &*site.storage, journal).await? {
-            bail!("{what}: nothing was forgotten; a node that shares the cache applies it");
+            bail!("{what}; nothing was forgotten");
         }
     }
     for (journal, _) in &journals {
@@ -259,13 +286,22 @@ async fn silent(cache: &dyn Cache) -> Result<Vec<String>> {
     Ok(silent.map(|(node, _)| node).collect())
 }
 
-/// The batches of a journal in the cache that storage may not have, for a message.
+/// Why a journal can't be forgotten yet: the cache has batches of it.
 async fn holds(cache: &dyn Cache, storage: &dyn Storage, journal: &str) -> Result<Option<String>> {
     let applied = storage.last_applied(journal).await?;
     let last = cache.last_kept(journal).await?;
+    if last > applied {
+        return Ok(Some(format!(
+            "the cache has batches of {journal} up to {last}, and storage up to {applied}: a node that shares the cache \
+             applies them"
+        )));
+    }
     let is_kept = !cache.kept(journal, 0, 1, Duration::ZERO).await?.is_empty();
-    Ok((is_kept || last > applied).then(|| {
-        format!("the cache has batches of {journal} up to {last}, and storage up to {applied}")
+    Ok(is_kept.then(|| {
+        format!(
+            "storage has all of {journal}, and the cache keeps batches of it for journal.keep, for a database that \
+             comes back older: try again after that"
+        )
     }))
 }
 
@@ -274,6 +310,7 @@ impl NodeRow {
         Self {
             node: node.to_owned(),
             state,
+            silent_for: None,
             host: None,
             version: None,
             uptime: None,
@@ -313,7 +350,7 @@ mod tests {
         let beats = [("a#10.0".to_owned(), beat)].into();
         let applied = numbers(&[("a#9.0", 4), ("a#10.0", 6), ("c#1.0", 1), ("d#1.0", 5)]);
         let kept = numbers(&[("a#9.0", 6), ("a#10.0", 9), ("c#1.0", 1)]);
-        let rows = rows(listed, &beats, &applied, &kept);
+        let rows = rows(listed, &beats, &applied, &kept, 160);
         let expected = [
             NodeRow {
                 host: Some("h1".into()),
@@ -327,6 +364,7 @@ mod tests {
             },
             NodeRow::of("b", "stopped"),
             NodeRow {
+                silent_for: Some(60),
                 host: Some("h3".into()),
                 ..NodeRow::of("c", "silent")
             },

@@ -5,7 +5,8 @@
 //! `MIKA_FORGETTING_NODE_KILLS` the same for other tests, and `MIKA_POSTGRES_KILLS`,
 //! `MIKA_POSTGRES_FORGETTING_KILLS`, `MIKA_POSTGRES_NODE_KILLS` and `MIKA_POSTGRES_FORGETTING_NODE_KILLS` for
 //! those on PostgreSQL; `MIKA_GALERA_KILLS`, `MIKA_GALERA_REDIS_KILLS`, `MIKA_PROMOTIONS` and
-//! `MIKA_LAGGING_PROMOTIONS` are for several database servers. `MIKA_LOAD` is the number of threads that announce,
+//! `MIKA_LAGGING_PROMOTIONS` are for several database servers. `MIKA_EARLIER` is a folder with the programs of an
+//! earlier version, and `MIKA_CYCLES` how often both nodes go back to it. `MIKA_LOAD` is the number of threads that announce,
 //! and `MIKA_SEED` repeats a run as far as time allows. `scripts/kill-test` runs them longer.
 
 #![allow(clippy::print_stderr)] // the seed, without which a failure can't be followed
@@ -16,6 +17,7 @@ mod harness;
 mod crowd;
 mod failover;
 mod nodes;
+mod rolling;
 mod servers;
 mod story;
 

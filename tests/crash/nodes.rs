@@ -28,7 +28,7 @@ const PAUSE: RangeInclusive<u64> = 0..=300;
 const ABSENCE: RangeInclusive<u64> = 0..=1500;
 
 /// How long it may take until storage has all that was acknowledged.
-const SETTLED: Duration = Duration::from_secs(40);
+pub const SETTLED: Duration = Duration::from_secs(40);
 
 /// Seconds by which either end of a stretch of seed time may be off: nodes count whole ones, each
 /// by its own clock.
@@ -56,9 +56,9 @@ enum Victim {
 const VICTIMS: [Victim; 4] = [Victim::A, Victim::B, Victim::Redis, Victim::Database];
 
 /// The nodes `a`, which is the site's, and `b`.
-struct Pair {
-    site: Site,
-    b: Mika,
+pub struct Pair {
+    pub site: Site,
+    pub b: Mika,
 }
 
 /// What storage must have of one user and torrent, by what clients announced.
@@ -131,11 +131,22 @@ fn endure(database: Database, persistence: &[&str], variable: &str, default: u64
 
 impl Pair {
     fn start(database: Database, users: usize, persistence: &[&str]) -> Self {
+        Self::start_changed(database, users, persistence, |_| ())
+    }
+
+    /// The same with what `change` changes of both before they run.
+    pub fn start_changed(
+        database: Database,
+        users: usize,
+        persistence: &[&str],
+        change: impl Fn(&mut Mika),
+    ) -> Self {
         // Peers whose stop reaches a node late count until they expire.
         let limits = json!({ "max_peers_per_user": 1000 });
         let config = |node| json!({ "node": node, "tracker": limits });
-        let mut site = Site::prepare_on(database, users, persistence, &config("a"));
+        let mut site = Site::prepare_with(database, users, persistence, &config("a"), &change);
         let mut b = site.another(&config("b"));
+        change(&mut b);
         let v4 = b.http();
         b.reconfigure(&json!({ "http": { "listen": [v4, v6_of(v4)] } }));
         site.mika.run();
@@ -143,12 +154,12 @@ impl Pair {
         Self { site, b }
     }
 
-    fn ways(&self) -> [SocketAddr; crowd::WAYS] {
+    pub fn ways(&self) -> [SocketAddr; crowd::WAYS] {
         let b = self.b.http();
         [self.site.mika.http(), b, v6_of(b)]
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         assert_eq!(self.site.mika.stop(), 0);
         assert_eq!(self.b.stop(), 0);
     }
@@ -175,7 +186,7 @@ impl Pair {
     }
 
     /// Waits until nodes and servers answer.
-    fn wait_for_answers(&self) {
+    pub fn wait_for_answers(&self) {
         poll(PROGRAM_DEADLINE, "Redis answers", || {
             self.site.redis.cli(&["PING"]) == "PONG"
         });
@@ -190,7 +201,7 @@ impl Pair {
         }
     }
 
-    fn assert_right(&self, stage: &Stage, clients: &[Client], when: &str) {
+    pub fn assert_right(&self, stage: &Stage, clients: &[Client], when: &str) {
         let wrong = self.wrong(stage, clients);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
         let wanted = wanted(clients);
@@ -218,7 +229,7 @@ impl Pair {
     }
 
     /// What differs between storage and what clients announced.
-    fn wrong(&self, stage: &Stage, clients: &[Client]) -> Vec<String> {
+    pub fn wrong(&self, stage: &Stage, clients: &[Client]) -> Vec<String> {
         let mut wrong = self.wrong_clients(stage, clients);
         wrong.extend(self.wrong_users(clients));
         for (name, mika) in [("A", &self.site.mika), ("B", &self.b)] {

@@ -113,7 +113,8 @@ impl Cluster {
     /// Two servers of it, which is enough to find the others.
     pub fn url(&self) -> String {
         let address = |index: usize| self.servers[index].address();
-        format!("redis+cluster://{},{}", address(0), address(MASTERS))
+        let scheme = self.servers[0].scheme();
+        format!("{scheme}+cluster://{},{}", address(0), address(MASTERS))
     }
 
     /// The server that serves a slot now.
@@ -227,17 +228,7 @@ impl Cluster {
 
     /// Cuts a master off from its replica: what is written from now on is lost with it.
     pub fn cut_replica(&self, master: usize) {
-        let server = &self.servers[master];
-        assert_eq!(
-            server.cli(&["ACL", "SETUSER", "default", "-psync", "-sync"]),
-            "OK"
-        );
-        server.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
-        poll(AGREED, "the replica is cut off", || {
-            server
-                .cli(&["INFO", "replication"])
-                .contains("connected_slaves:0")
-        });
+        self.servers[master].cut_replica();
     }
 
     /// Kills a master and has its replica serve the slots; returns the index of that one.
@@ -250,14 +241,13 @@ impl Cluster {
             self.servers[replica].is_master()
         });
         poll(AGREED, "the others know", || {
+            let id = self.servers[replica].cli(&["CLUSTER", "MYID"]);
             let mut others = self.servers.iter().filter(|server| server.runs());
-            let port = format!("{}", self.servers[replica].address().port());
             others.all(|server| {
-                let slots = server.cli(&["CLUSTER", "SLOTS"]);
-                slots.lines().any(|line| line == port)
-                    && !slots
-                        .lines()
-                        .any(|line| line == self.servers[master].address().port().to_string())
+                let nodes = server.cli(&["CLUSTER", "NODES"]);
+                let line = nodes.lines().find(|line| line.starts_with(&id));
+                // Its slots follow eight words.
+                line.is_some_and(|line| line.split(' ').count() > 8)
             })
         });
         replica

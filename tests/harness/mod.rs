@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod batter;
+pub mod certificate;
 pub mod clock;
 pub mod cluster;
 pub mod database;
@@ -68,6 +69,8 @@ pub struct Mika {
     process: Option<Child>,
     /// The program, if not this package's `mika`.
     program: Option<PathBuf>,
+    /// The tool, if not this package's `mika-manage` or a program that is both.
+    tool: Option<PathBuf>,
     /// How many files it may open, if not as many as this process.
     files: Option<u64>,
 }
@@ -83,6 +86,18 @@ pub fn example(name: &str) -> PathBuf {
         program.display()
     );
     program
+}
+
+/// A program of the Python packages that `scripts/test` installs.
+pub fn python_tool(name: &str) -> Command {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../python/bin");
+    let program = folder.join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: run scripts/test, which installs it",
+        program.display()
+    );
+    Command::new(program)
 }
 
 /// Sends a signal to a child. One that is to stop has stopped then: its threads may go on for a moment.
@@ -243,6 +258,12 @@ impl Mika {
         self.program = Some(program);
     }
 
+    /// Takes `mika` and `mika-manage` from a folder, or this package's again.
+    pub fn use_release(&mut self, folder: Option<&Path>) {
+        self.program = folder.map(|folder| folder.join("mika"));
+        self.tool = folder.map(|folder| folder.join("mika-manage"));
+    }
+
     fn program(&self) -> &str {
         let other = self.program.as_deref().map(|path| path.to_str());
         other.map_or(env!("CARGO_BIN_EXE_mika"), |path| path.expect("UTF-8"))
@@ -386,11 +407,15 @@ impl Mika {
 
     /// Runs `mika-manage` with the daemon's config.
     pub fn manage(&self, arguments: &[&str]) -> Output {
-        let mut command = match &self.program {
-            None => self.command(env!("CARGO_BIN_EXE_mika-manage")),
-            Some(_) => self.command(self.program()),
+        let mut command = match (&self.tool, &self.program) {
+            (Some(tool), _) => self.command(tool.to_str().expect("UTF-8")),
+            (None, None) => self.command(env!("CARGO_BIN_EXE_mika-manage")),
+            (None, Some(_)) => {
+                let mut command = self.command(self.program());
+                command.arg("manage");
+                command
+            }
         };
-        command.args(self.program.iter().map(|_| "manage"));
         command.args(["--config", "config.json"]).args(arguments);
         command
             .stdin(Stdio::null())
@@ -510,14 +535,10 @@ impl Mika {
 
     /// Whether a connect that is sent there is answered.
     fn answers_at(&self, udp: SocketAddr) -> bool {
-        let ask = || {
-            if let Some(namespace) = &self.namespace {
-                net::enter(namespace);
-            }
-            udp::is_there(udp)
-        };
-        // A thread of its own, because entering a namespace is for good.
-        thread::scope(|scope| scope.spawn(ask).join().expect("a thread that asks"))
+        match &self.namespace {
+            Some(namespace) => net::within(namespace, || udp::is_there(udp)),
+            None => udp::is_there(udp),
+        }
     }
 
     fn move_to(&mut self, http: SocketAddr) {
@@ -559,6 +580,7 @@ impl Mika {
             arguments: Vec::new(),
             process: None,
             program: None,
+            tool: None,
             files: None,
         };
         mika.write_config();

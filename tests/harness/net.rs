@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -47,6 +48,17 @@ pub fn enter(namespace: &str) {
     let file = File::open(path).expect("the namespace is there");
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .expect("tests with namespaces run as root");
+}
+
+/// Runs `work` in a namespace. In a thread of its own, because entering one is for good.
+pub fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(namespace);
+            work()
+        });
+        thread.join().expect("a thread in the namespace")
+    })
 }
 
 // === impl Network ===

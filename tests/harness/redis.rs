@@ -29,6 +29,11 @@ pub fn program() -> String {
     env::var("MIKA_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
+/// Whether a server with these arguments speaks TLS, and nothing else.
+pub fn has_tls<S: AsRef<str>>(arguments: &[S]) -> bool {
+    arguments.iter().any(|it| it.as_ref() == "--tls-cert-file")
+}
+
 /// A server with its log and its data. It is killed when it goes out of scope.
 pub struct Redis {
     folder: TempDir,
@@ -94,10 +99,16 @@ impl Redis {
             Some(namespace) => net::command_in(namespace, &program()),
             None => Command::new(program()),
         };
+        let port = self.address.port().to_string();
+        let ports = if has_tls(&self.arguments) {
+            ["--port", "0", "--tls-port", &port]
+        } else {
+            ["--port", &port, "--tls-port", "0"]
+        };
         let process = command
             .current_dir(self.folder.path())
             .args(["--bind", &self.address.ip().to_string(), "--save", ""])
-            .args(["--port", &self.address.port().to_string()])
+            .args(ports)
             .args(["--unixsocket", "redis.sock"])
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -138,11 +149,21 @@ impl Redis {
         self.address
     }
 
-    /// The URL by TCP.
+    /// The URL by TCP, or by TLS.
     pub fn url(&self) -> String {
+        let scheme = self.scheme();
         match &self.password {
-            Some(password) => format!("redis://:{password}@{}/0", self.address),
-            None => format!("redis://{}/0", self.address),
+            Some(password) => format!("{scheme}://:{password}@{}/0", self.address),
+            None => format!("{scheme}://{}/0", self.address),
+        }
+    }
+
+    /// With what a URL of it begins.
+    pub fn scheme(&self) -> &'static str {
+        if has_tls(&self.arguments) {
+            "rediss"
+        } else {
+            "redis"
         }
     }
 
@@ -178,6 +199,17 @@ impl Redis {
     /// Whether it runs, and is not a replica.
     pub fn is_master(&self) -> bool {
         self.runs() && self.cli(&["ROLE"]).starts_with("master")
+    }
+
+    /// Cuts a master off from its replica, which gets nothing of what is written from now on.
+    pub fn cut_replica(&self) {
+        let forbid = ["ACL", "SETUSER", "default", "-psync", "-sync"];
+        assert_eq!(self.cli(&forbid), "OK");
+        self.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+        poll(DEADLINE, "the replica is cut off", || {
+            let info = self.cli(&["INFO", "replication"]);
+            info.contains("connected_slaves:0")
+        });
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,12 +1,13 @@
 //! A Redis server with a replica, watched by three sentinels.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::redis::{Redis, program};
+use super::redis::{Redis, has_tls, program};
 use super::{free_port, poll};
 
 /// The name under which the sentinels watch the master.
@@ -24,6 +25,8 @@ pub struct Watched {
 struct Sentinel {
     folder: TempDir,
     port: u16,
+    /// Arguments by which `redis-cli` reaches it over TLS, if that is all it speaks.
+    tls: Vec<String>,
     process: Child,
 }
 
@@ -45,7 +48,9 @@ impl Watched {
                 .contains("master_link_status:up")
         });
         let watched = Self {
-            sentinels: (0..3).map(|_| Sentinel::start(&host, &port)).collect(),
+            sentinels: (0..3)
+                .map(|_| Sentinel::start(&host, &port, arguments))
+                .collect(),
             servers: vec![master, replica],
         };
         poll(
@@ -68,7 +73,8 @@ impl Watched {
             .iter()
             .map(|it| format!("127.0.0.1:{}", it.port))
             .collect();
-        format!("redis+sentinel://{}/{SERVICE}", hosts.join(","))
+        let scheme = self.servers[0].scheme();
+        format!("{scheme}+sentinel://{}/{SERVICE}", hosts.join(","))
     }
 
     /// Waits until a server that was started again is a replica with all that its master has.
@@ -77,6 +83,11 @@ impl Watched {
             let info = self.servers[replica].cli(&["INFO", "replication"]);
             info.contains("role:slave") && info.contains("master_link_status:up")
         });
+    }
+
+    /// Cuts a master off from its replica: what is written from now on is lost with it.
+    pub fn cut_replica(&self, master: usize) {
+        self.servers[master].cut_replica();
     }
 
     pub fn stop_sentinel(&mut self) {
@@ -111,12 +122,29 @@ impl Watched {
 // === impl Sentinel ===
 
 impl Sentinel {
-    fn start(host: &str, master: &str) -> Self {
+    /// With the settings of TLS among the `arguments` of the servers.
+    fn start(host: &str, master: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port().port();
         let config = folder.path().join("sentinel.conf");
+        let pairs = arguments.chunks(2).filter_map(|pair| {
+            let name = pair[0].strip_prefix("--tls-")?;
+            Some((name, pair[1]))
+        });
+        let mut ports = format!("port {port}\n");
+        let mut tls = Vec::new();
+        if has_tls(arguments) {
+            ports = format!("port 0\ntls-port {port}\n");
+            tls.push("--tls".to_owned());
+        }
+        for (name, value) in pairs {
+            writeln!(ports, "tls-{name} {value}").expect("a String takes everything");
+            if name == "ca-cert-file" {
+                tls.extend(["--cacert".to_owned(), value.to_owned()]);
+            }
+        }
         let text = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor {SERVICE} {host} {master} 2\n\
+            "{ports}bind 127.0.0.1\nsentinel monitor {SERVICE} {host} {master} 2\n\
              sentinel down-after-milliseconds {SERVICE} 60000\n\
              sentinel failover-timeout {SERVICE} 60000\n"
         );
@@ -133,6 +161,7 @@ impl Sentinel {
         let sentinel = Self {
             folder,
             port,
+            tls,
             process,
         };
         poll(AGREED, "the sentinel answers", || {
@@ -145,6 +174,7 @@ impl Sentinel {
         let output = Command::new("redis-cli")
             .current_dir(self.folder.path())
             .args(["-p", &self.port.to_string()])
+            .args(&self.tls)
             .args(command)
             .output()
             .expect("redis-cli runs");

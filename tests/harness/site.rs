@@ -98,10 +98,22 @@ impl Site {
         persistence: &[&str],
         config: &Value,
     ) -> Self {
+        Self::prepare_with(database, users, persistence, config, |_| ())
+    }
+
+    /// The same with what `change` changes before a program runs, such as the environment.
+    pub fn prepare_with(
+        database: Database,
+        users: usize,
+        persistence: &[&str],
+        config: &Value,
+        change: impl FnOnce(&mut Mika),
+    ) -> Self {
         let database = SiteDatabase::start(database);
         let redis = Redis::start_with(persistence);
         let config = with_servers(config, &database, &redis);
-        let mika = Mika::prepare_on(free_port(), &config);
+        let mut mika = Mika::prepare_on(free_port(), &config);
+        change(&mut mika);
         Self::fill(mika, redis, database, users)
     }
 
@@ -113,8 +125,18 @@ impl Site {
         theirs: &Host,
         config: &Value,
     ) -> Self {
-        let database = SiteDatabase::start_in(database, theirs);
-        let redis = Redis::start_in(theirs);
+        Self::prepare_on_hosts(database, users, [ours, theirs, theirs], config)
+    }
+
+    /// The same with hosts for the daemon, Redis and the database.
+    pub fn prepare_on_hosts(
+        database: Database,
+        users: usize,
+        [ours, of_redis, of_database]: [&Host; 3],
+        config: &Value,
+    ) -> Self {
+        let database = SiteDatabase::start_in(database, of_database);
+        let redis = Redis::start_in(of_redis);
         let config = with_servers(config, &database, &redis);
         let mika = Mika::prepare_in(ours, ([127, 0, 0, 1], 6881).into(), &config);
         Self::fill(mika, redis, database, users)
@@ -135,6 +157,12 @@ impl Site {
     pub fn another(&self, config: &Value) -> Mika {
         let config = with_servers(config, &self.database, &self.redis);
         Mika::prepare_on(free_port(), &config)
+    }
+
+    /// The same on a host of its own.
+    pub fn another_on(&self, host: &Host, config: &Value) -> Mika {
+        let config = with_servers(config, &self.database, &self.redis);
+        Mika::prepare_in(host, ([127, 0, 0, 1], 6881).into(), &config)
     }
 
     /// Gives another database of the server, whose tables are there, the same users and torrents.

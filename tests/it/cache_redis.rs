@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use crate::harness::certificate::{Certificate, ROOTS};
 use crate::harness::redis::{AOF, Redis};
 use crate::harness::{free_port, now};
 use mika::base::clock::{Now, Seconds};
@@ -486,29 +486,15 @@ const TLS_URL: &str = "MIKA_TEST_TLS_URL";
 
 #[tokio::test]
 async fn certificates_are_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let names = ["127.0.0.1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    fs::write(path("cert.pem"), made.cert.pem()).unwrap();
-    fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let address = free_port();
-    let (port, cert, key) = (
-        address.port().to_string(),
-        path("cert.pem"),
-        path("key.pem"),
-    );
-    let files = ["--tls-cert-file", &cert, "--tls-key-file", &key];
-    let others = ["--tls-port", &port, "--tls-auth-clients", "no"];
-    let _redis = Redis::start_with(&[&files[..], &others[..]].concat());
-
-    let url = format!("rediss://{address}/0");
+    let certificate = Certificate::make();
+    let redis = Redis::start_with(&certificate.of_redis());
+    let url = redis.url();
     let text = away(open(&url).ping().await);
     assert!(text.contains("certificate"), "{text}");
     // Trusted roots come from the environment, which all tests of a process share.
     let child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "cache_redis::tls_child", "--ignored"])
-        .env("SSL_CERT_FILE", &cert)
+        .env(ROOTS, certificate.path())
         .env(TLS_URL, &url)
         .output()
         .unwrap();

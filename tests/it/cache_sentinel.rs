@@ -42,12 +42,7 @@ async fn a_replica_that_lacks_the_last_writes_is_noticed() {
     let wait = watched.servers[0].cli(&["WAIT", "1", "5000"]);
     assert_eq!(wait, "1");
     // What is written from now on does not reach the replica.
-    let master = &watched.servers[0];
-    assert_eq!(
-        master.cli(&["ACL", "SETUSER", "default", "-psync", "-sync"]),
-        "OK"
-    );
-    master.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+    watched.cut_replica(0);
     cache.keep(first, &[batch(2)]).await.unwrap();
 
     assert_eq!(watched.fail_over(0), 1);

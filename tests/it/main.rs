@@ -17,6 +17,7 @@ mod cache_redis;
 mod cache_sentinel;
 mod clients;
 mod daemon;
+mod deployments;
 mod drivers;
 mod handover;
 mod http;

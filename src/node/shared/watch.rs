@@ -187,9 +187,11 @@ pub(super) async fn beat(
 /// A node's heartbeat of that number, with the time of the host's clock, and what it reports.
 fn sign(node: &Node, count: u64, peers: u64) -> String {
     let progress = node.journal.progress();
+    let now = node.clock.now();
     let report = NodeReport {
         version: Some(env!("CARGO_PKG_VERSION").into()),
-        uptime: Some(node.clock.now().mono.since(Seconds::START).into()),
+        now: Some(now.unix),
+        uptime: Some(now.mono.since(Seconds::START).into()),
         last: Some(progress.last),
         sent: Some(progress.sent),
         applied: Some(progress.applied),

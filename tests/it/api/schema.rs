@@ -1,29 +1,14 @@
 //! The document against the routes: schemathesis makes requests from it, good and bad, and checks
 //! the answers.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use super::private;
-use crate::harness::number;
-
-/// Where `scripts/test` installs it.
-fn schemathesis() -> PathBuf {
-    let target = env!("CARGO_TARGET_TMPDIR");
-    PathBuf::from(target).join("../python/bin/schemathesis")
-}
+use crate::harness::{number, python_tool};
 
 #[test]
 fn the_routes_follow_the_openapi_document() {
     let (mika, api) = private();
-    let program = schemathesis();
-    assert!(
-        program.exists(),
-        "{} is missing: run scripts/test, which installs it",
-        program.display()
-    );
     let examples = number("MIKA_SCHEMA_EXAMPLES", 25).to_string();
-    let output = Command::new(program)
+    let output = python_tool("schemathesis")
         .current_dir(mika.folder())
         .args([
             "run",

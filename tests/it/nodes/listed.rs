@@ -50,13 +50,27 @@ fn each_node_is_listed_with_what_it_reports() {
     assert_eq!(table.matches(" running ").count(), 2, "{table}");
 
     b.signal(Signal::STOP);
-    assert_eq!(state(&site.mika, "b").as_deref(), Some("silent"));
+    let listed = nodes(&site.mika);
+    let paused = of(&listed, "b").expect("a node");
+    assert_eq!(paused["state"], "silent", "{paused}");
+    // Nodes are watched for four seconds; heartbeats have whole seconds.
+    let silent_for = paused["silent_for"].as_u64();
+    assert!(
+        silent_for.is_some_and(|it| (3..40).contains(&it)),
+        "{paused}"
+    );
+    let table = site.mika.managed(&["nodes"]);
+    assert!(table.contains(" silent for "), "{table}");
+    let refused = site.mika.manage(&["nodes", "forget", "b"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("it may be paused"), "{text}");
     b.signal(Signal::CONT);
     poll(REPORTED, "it goes on", || {
         state(&site.mika, "b").as_deref() == Some("running")
     });
     let refused = site.mika.manage(&["nodes", "forget", "b"]);
-    assert!(!refused.status.success(), "it runs");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("node b runs"), "{text}");
 
     assert_eq!(b.stop(), 0);
     assert_eq!(state(&site.mika, "b").as_deref(), Some("stopped"));

@@ -47,13 +47,24 @@ impl Pair {
 
     /// The same with that in the config of both.
     pub fn start_with(database: Database, users: usize, config: &Value) -> Self {
+        Self::start_changed(database, users, config, |_| ())
+    }
+
+    /// The same with what `change` changes of both before they run.
+    pub fn start_changed(
+        database: Database,
+        users: usize,
+        config: &Value,
+        change: impl Fn(&mut Mika),
+    ) -> Self {
         let named = |name| {
             let mut config = config.clone();
             merge(&mut config, &json!({ "node": name }));
             config
         };
-        let mut site = Site::prepare_on(database, users, &AOF, &named("a"));
+        let mut site = Site::prepare_with(database, users, &AOF, &named("a"), &change);
         let mut b = site.another(&named("b"));
+        change(&mut b);
         site.mika.run();
         b.run();
         Self { site, b }
