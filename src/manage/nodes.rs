@@ -42,7 +42,7 @@ enum NodesCommand {
 }
 
 /// A node, by the last start of it that the cache or storage knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 struct NodeRow {
     node: String,
     /// `running`; `silent`: killed, paused or cut off from the cache; `stopped`: shut down in order; `gone`: only
@@ -106,10 +106,7 @@ async fn list(site: &Site, printer: &mut Printer) -> Result<()> {
     for (journal, _) in &before {
         kept.insert(journal.clone(), cache.last_kept(journal).await?);
     }
-    let rows = rows(before, &beats, &applied, &kept);
-    let mut list = printer.list()?;
-    list.page(&rows)?;
-    Ok(list.end()?)
+    Ok(printer.table(&rows(before, &beats, &applied, &kept))?)
 }
 
 /// Waits for the next heartbeat of each node, or until it should have come.
@@ -216,8 +213,7 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
         for (journal, applied) in &journals {
             site.storage.forget_journal(journal, *applied).await?;
         }
-        forgotten(node, journals.len(), printer);
-        return Ok(());
+        return Ok(forgotten(node, journals.len(), printer));
     };
     let silent = silent(cache).await?;
     let listed = cache.nodes().await?;
@@ -235,8 +231,7 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
     for (journal, _) in &journals {
         forget_journal(cache, &*site.storage, journal).await?;
     }
-    forgotten(node, journals.len(), printer);
-    Ok(())
+    Ok(forgotten(node, journals.len(), printer))
 }
 
 fn forgotten(node: &str, journals: usize, printer: &mut Printer) {
@@ -274,13 +269,7 @@ impl NodeRow {
         Self {
             node: node.to_owned(),
             state,
-            host: None,
-            version: None,
-            uptime: None,
-            lag: None,
-            backlog: 0,
-            peers: None,
-            clock: None,
+            ..Self::default()
         }
     }
 }
