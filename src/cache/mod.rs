@@ -82,14 +82,8 @@ pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
         let Change::Peer(change) = change else {
             continue;
         };
-        let member = Member {
-            user: change.key.user,
-            peer_id: change.key.peer_id,
-            record: change.record.clone(),
-            standing: change.standing,
-        };
         let swarm = swarms.entry(change.info_hash).or_default();
-        swarm.push(SharedPeer::Member(member));
+        swarm.push(SharedPeer::Member(change.member()));
     }
     swarms.into_iter().collect()
 }
