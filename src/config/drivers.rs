@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::suggest::nearest;
+use crate::base::suggest::hint;
 use crate::cache::{Cache, CacheDrivers, CacheError};
 use crate::config::Config;
 use crate::storage::{self, Storage, StorageConfig, StorageDrivers, StorageError};
@@ -38,18 +38,12 @@ impl Drivers {
     pub fn check(&self, config: &Config) -> Result<(), UnknownDriver> {
         let (storage, cache) = (&config.storage.driver, &config.cache.driver);
         if self.storage.get(storage).is_none() {
-            return Err(UnknownDriver::of(
-                "storage.driver",
-                storage,
-                &self.storage.names(),
-            ));
+            let known = self.storage.names();
+            return Err(UnknownDriver::of("storage.driver", storage, &known));
         }
         if self.cache.get(cache).is_none() {
-            return Err(UnknownDriver::of(
-                "cache.driver",
-                cache,
-                &self.cache.names(),
-            ));
+            let known = self.cache.names();
+            return Err(UnknownDriver::of("cache.driver", cache, &known));
         }
         Ok(())
     }
@@ -78,14 +72,10 @@ impl Drivers {
 
 impl UnknownDriver {
     fn of(key: &'static str, name: &str, known: &[&str]) -> Self {
-        let hint = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("there are: {}", known.join(", ")),
-        };
         Self {
             key,
             name: name.to_owned(),
-            hint,
+            hint: hint(name, known),
         }
     }
 }

@@ -82,6 +82,9 @@ pub enum StorageError {
     },
 }
 
+/// What a call to storage gives, or why it failed.
+pub type StorageResult<T> = Result<T, StorageError>;
+
 /// A position in the feed of registry changes: all changes up to it were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeedPosition(pub u64);
@@ -146,7 +149,7 @@ pub struct StorageConfig {
 }
 
 /// Opens a storage. Called once at start; it must not create tables, and need not connect.
-pub type OpenStorage = fn(&StorageConfig) -> Result<Arc<dyn Storage>, StorageError>;
+pub type OpenStorage = fn(&StorageConfig) -> StorageResult<Arc<dyn Storage>>;
 
 /// Whether the URL is one for that driver; any, if the driver is not of this crate.
 pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
@@ -172,7 +175,7 @@ pub fn check_schema(driver: &str, schema: &str) -> Result<(), String> {
 
 /// Whether the schema and its statements can be understood, without the database. Drivers that are not of this crate
 /// see to that when they open.
-pub fn check_statements(driver: &str, config: &StorageConfig) -> Result<(), StorageError> {
+pub fn check_statements(driver: &str, config: &StorageConfig) -> StorageResult<()> {
     let built_in = built_in(driver);
     if built_in.is_empty() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use super::calls::{self, COLUMNS_NAMED};
 use super::cells::{Cell, SqlRow, SqlRows};
-use super::database::{FaultKind, SqlFault};
+use super::database::{FaultKind, SqlFault, SqlResult};
 use super::job::Job;
 use super::statements::{Statement, mentions};
 use crate::storage::StorageError;
@@ -18,7 +18,7 @@ pub(super) async fn found_or_refused(
     fault: SqlFault,
     statement: &Statement,
     params: &Params<'_>,
-) -> Result<SqlRows, SqlFault> {
+) -> SqlResult<SqlRows> {
     let FaultKind::Refused(refused) = &fault.kind else {
         return Err(fault);
     };
@@ -40,11 +40,7 @@ pub(super) async fn found_or_refused(
 
 /// Why a row is refused that violates a unique key. If the database chose an id that a row has already, its sequence is
 /// behind: rows were inserted with ids.
-pub(super) async fn key_taken(
-    job: &mut Job<'_>,
-    key: &str,
-    has_id: bool,
-) -> Result<String, SqlFault> {
+pub(super) async fn key_taken(job: &mut Job<'_>, key: &str, has_id: bool) -> SqlResult<String> {
     let taken = format!("another row has the same value in the key `{key}`");
     if has_id || !job.has(&calls::KEY_SEQUENCE) {
         return Ok(taken);
@@ -76,7 +72,7 @@ async fn in_full(
     refused: RefusedValue,
     statement: &Statement,
     params: &Params<'_>,
-) -> Result<RefusedValue, SqlFault> {
+) -> SqlResult<RefusedValue> {
     let is_it = |row: &SqlRow<'_>| match &refused.table {
         Some(table) => row.text(0).eq_ignore_ascii_case(table),
         None => mentions(std::slice::from_ref(statement), &row.text(0)),
@@ -123,7 +119,7 @@ async fn in_full(
     Ok(refused)
 }
 
-async fn columns_named(job: &mut Job<'_>, name: &str) -> Result<SqlRows, SqlFault> {
+async fn columns_named(job: &mut Job<'_>, name: &str) -> SqlResult<SqlRows> {
     let Some(statement) = job.statements_of(&COLUMNS_NAMED).first() else {
         return Ok(SqlRows::default());
     };
