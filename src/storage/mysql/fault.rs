@@ -321,6 +321,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };
+    let said = format!("{place}: {text}{at}");
     let broken = |text: String| StorageError::Broken(text);
     match error.code {
         TOO_MANY_CONNECTIONS => StorageError::Away(format!(
@@ -337,25 +338,19 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
         code if READ_ONLY.contains(&code) => {
             StorageError::Away(format!("{place} is read-only now: {READ_ONLY_HINT}"))
         }
-        code if PASSING.contains(&code) || code == TOO_SLOW_MYSQL => {
-            StorageError::Away(format!("{place}: {text}{at}"))
-        }
+        code if PASSING.contains(&code) || code == TOO_SLOW_MYSQL => StorageError::Away(said),
         code if ACCESS_DENIED.contains(&code) => broken(format!(
-            "{place}: {text}{at}: see storage.url, and the privileges in docs/sql.md"
+            "{said}: see storage.url, and the privileges in docs/sql.md"
         )),
         UNKNOWN_DATABASE => broken(format!(
             "{place}: {text}: create it, or name another in storage.url"
         )),
-        UNKNOWN_TABLE | UNKNOWN_COLUMN | AMBIGUOUS_COLUMN => {
-            broken(format!("{place}: {text}{at}: {remedy}"))
-        }
+        UNKNOWN_TABLE | UNKNOWN_COLUMN | AMBIGUOUS_COLUMN => broken(format!("{said}: {remedy}")),
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
-        NO_DEFAULT => broken(format!(
-            "{place}: {text}{at}: give it one, or set it in {sets}"
-        )),
+        NO_DEFAULT => broken(format!("{said}: give it one, or set it in {sets}")),
         NO_DEFINER => broken(format!(
-            "{place}: {text}{at}: a trigger, view or function runs as an account that is gone: \
+            "{said}: a trigger, view or function runs as an account that is gone: \
              mika-manage check says which trigger"
         )),
         INIT_CONNECT_FAILED => StorageError::Away(format!(
@@ -365,11 +360,9 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
             "{place}: {text}: a view can't have triggers: {NO_FEED}"
         )),
         KEY_TOO_LONG => broken(format!(
-            "{place}: {text}{at}: set innodb_default_row_format = dynamic on the server"
+            "{said}: set innodb_default_row_format = dynamic on the server"
         )),
-        PRIVILEGE_MISSING => broken(format!(
-            "{place}: {text}{at}: see the privileges in docs/sql.md"
-        )),
+        PRIVILEGE_MISSING => broken(format!("{said}: see the privileges in docs/sql.md")),
         TRIGGER_AND_BINLOG => broken(format!(
             "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
              while the binary log is on, and in a Galera cluster on each node: as an administrator run \

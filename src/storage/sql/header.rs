@@ -169,7 +169,7 @@ impl FollowedTable {
             let name = format!("mika_{table}_{}", word.to_ascii_lowercase());
             let body = self.body(dialect, event, peers);
             let create = format!("CREATE TRIGGER {name} AFTER {word} ON {table}");
-            sql.push_str(&match dialect {
+            let trigger = match dialect {
                 Dialect::Mysql => format!(
                     "DROP TRIGGER IF EXISTS {name};\n\n{create} FOR EACH ROW\nBEGIN\n{body}END;\n\n"
                 ),
@@ -179,7 +179,8 @@ impl FollowedTable {
                      SET search_path FROM CURRENT AS $$\nBEGIN\n{body}    RETURN NULL;\nEND\n$$;\n\n\
                      {create} FOR EACH ROW\nEXECUTE FUNCTION {name}();\n\n"
                 ),
-            });
+            };
+            sql += &trigger;
         }
         sql
     }
