@@ -33,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 
 use self::sql::statements::Schema;
 use crate::base::secret::Secret;
@@ -108,14 +109,17 @@ pub struct Finding {
     pub hint: String,
 }
 
-/// The rules by which storage settles reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The rules by which storage settles reports; by default those of the config (`docs/config.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, SmartDefault)]
 pub struct CreditRules {
     /// The most bytes a second that a line is believed to carry (rule A7).
+    #[default(2_500_000_000)]
     pub max_rate: u64,
     /// Seconds of seeding required after a download.
+    #[default(14 * 86_400)]
     pub hnr_threshold: u32,
     /// Downloads up to this many bytes require no seeding.
+    #[default(50 << 20)]
     pub hnr_min_bytes: u64,
 }
 
@@ -252,19 +256,6 @@ impl Finding {
 #[derive(Clone)]
 pub struct StorageDrivers {
     by_name: BTreeMap<&'static str, OpenStorage>,
-}
-
-// === impl CreditRules ===
-
-impl Default for CreditRules {
-    /// The defaults of the config (`docs/config.md`).
-    fn default() -> Self {
-        Self {
-            max_rate: 2_500_000_000,
-            hnr_threshold: 14 * 24 * 3600,
-            hnr_min_bytes: 50 << 20,
-        }
-    }
 }
 
 // === impl StorageConfig ===
