@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::drivers::DriverTable;
 use crate::base::suggest::hint;
 use crate::cache::{Cache, CacheDrivers, CacheError};
 use crate::config::Config;
@@ -23,8 +24,6 @@ pub struct UnknownDriver {
     hint: String,
 }
 
-// === impl Drivers ===
-
 impl Drivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
@@ -36,15 +35,8 @@ impl Drivers {
 
     /// Whether the program has the drivers that the config names.
     pub fn check(&self, config: &Config) -> Result<(), UnknownDriver> {
-        let (storage, cache) = (&config.storage.driver, &config.cache.driver);
-        if self.storage.get(storage).is_none() {
-            let known = self.storage.names();
-            return Err(UnknownDriver::of("storage.driver", storage, &known));
-        }
-        if self.cache.get(cache).is_none() {
-            let known = self.cache.names();
-            return Err(UnknownDriver::of("cache.driver", cache, &known));
-        }
+        find(&self.storage, "storage.driver", &config.storage.driver)?;
+        find(&self.cache, "cache.driver", &config.cache.driver)?;
         Ok(())
     }
 
@@ -68,16 +60,17 @@ impl Drivers {
     }
 }
 
-// === impl UnknownDriver ===
-
-impl UnknownDriver {
-    fn of(key: &'static str, name: &str, known: &[&str]) -> Self {
-        Self {
-            key,
-            name: name.to_owned(),
-            hint: hint(name, known),
-        }
-    }
+/// What opens the driver that a key of the config names.
+fn find<F: Copy>(
+    drivers: &DriverTable<F>,
+    key: &'static str,
+    name: &str,
+) -> Result<F, UnknownDriver> {
+    drivers.get(name).ok_or_else(|| UnknownDriver {
+        key,
+        name: name.to_owned(),
+        hint: hint(name, &drivers.names()),
+    })
 }
 
 fn place(config: &Config) -> StorageConfig {

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use self::sql::statements::Schema;
+use crate::base::drivers::DriverTable;
 use crate::base::secret::Secret;
 use crate::registry::RowChange;
 
@@ -253,10 +254,7 @@ impl Finding {
 }
 
 /// The storage drivers by name.
-#[derive(Clone)]
-pub struct StorageDrivers {
-    by_name: BTreeMap<&'static str, OpenStorage>,
-}
+pub type StorageDrivers = DriverTable<OpenStorage>;
 
 // === impl StorageConfig ===
 
@@ -275,25 +273,11 @@ impl StorageConfig {
 impl StorageDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
-        let mut drivers = Self {
-            by_name: BTreeMap::new(),
-        };
-        drivers.register("mysql", mysql::open);
-        drivers.register("postgres", postgres::open);
-        drivers.register("sqlite", sqlite::open);
-        drivers
-    }
-
-    /// Adds a driver, or replaces the one of that name.
-    pub fn register(&mut self, name: &'static str, open: OpenStorage) {
-        self.by_name.insert(name, open);
-    }
-
-    pub fn get(&self, name: &str) -> Option<OpenStorage> {
-        self.by_name.get(name).copied()
-    }
-
-    pub fn names(&self) -> Vec<&'static str> {
-        self.by_name.keys().copied().collect()
+        let mysql: OpenStorage = mysql::open;
+        Self::from([
+            ("mysql", mysql),
+            ("postgres", postgres::open),
+            ("sqlite", sqlite::open),
+        ])
     }
 }
