@@ -44,8 +44,6 @@ pub struct MemoryPeer {
     pub held: HeldPeer,
 }
 
-// === impl MemoryRows ===
-
 impl MemoryRows {
     /// Applies consecutive batches of one journal, but those that were applied before; changes nothing if it fails. The same
     /// batches, with the same rules and in the same order, always have the same effect.

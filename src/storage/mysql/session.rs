@@ -17,7 +17,7 @@ use super::settings::SQL_MODE;
 use super::{cells, definers, feed, hashes};
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
-use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::cells::{Cell, SqlParams, SqlRows};
 use crate::storage::sql::database::{HashForm, SqlFault, SqlResult, SqlSession};
 use crate::storage::sql::statements::{Piece, Statement, Statements};
 
@@ -38,8 +38,6 @@ pub(super) struct MysqlSession<'a> {
     is_lenient: bool,
     _room: SemaphorePermit<'a>,
 }
-
-// === impl MysqlSession ===
 
 impl<'a> MysqlSession<'a> {
     pub(super) fn new(
@@ -100,7 +98,7 @@ impl<'a> MysqlSession<'a> {
     pub(super) async fn call(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> MysqlResult<SqlRows> {
         let (mut sql, values) = prepared(statement, params);
@@ -219,7 +217,7 @@ impl SqlSession for MysqlSession<'_> {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> SqlResult<SqlRows> {
         told(self.call(statement, params, tail).await, self).await
@@ -272,7 +270,7 @@ impl SqlSession for MysqlSession<'_> {
 }
 
 /// The text of a statement with `?` for its parameters, and their values in order.
-fn prepared(statement: &Statement, params: &[(&'static str, Cell<'_>)]) -> (String, Vec<Value>) {
+fn prepared(statement: &Statement, params: &SqlParams<'_>) -> (String, Vec<Value>) {
     let mut sql = String::new();
     let mut values = Vec::new();
     for piece in &statement.pieces {

@@ -18,7 +18,7 @@ use super::values::{ColumnKind, PostgresValue};
 use super::{feed, refused};
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
-use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::cells::{Cell, SqlParams, SqlRows};
 use crate::storage::sql::database::{
     ANSWER_TIMEOUT, HashForm, SqlFault, SqlResult, SqlSession, Use,
 };
@@ -57,8 +57,6 @@ enum Stage {
     /// A transaction that was rolled back: nothing more is written.
     Over,
 }
-
-// === impl PostgresSession ===
 
 impl<'a> PostgresSession<'a> {
     pub(super) fn new(
@@ -145,7 +143,7 @@ impl<'a> PostgresSession<'a> {
     async fn call(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> PostgresResult<SqlRows> {
         self.must_go_on(statement.call)?;
@@ -332,7 +330,7 @@ impl SqlSession for PostgresSession<'_> {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> SqlResult<SqlRows> {
         let result = self.call(statement, params, tail).await;

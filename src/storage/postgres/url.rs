@@ -83,8 +83,6 @@ pub(in crate::storage) fn check(url: &Secret) -> Result<(), String> {
     Ok(())
 }
 
-// === impl Extras ===
-
 impl Extras {
     fn of(url: &str) -> Result<Self, String> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));

@@ -230,8 +230,6 @@ fn text(row: SqlRow<'_>, column: usize) -> Option<String> {
     (!row.is_null(column)).then(|| row.text(column))
 }
 
-// === impl SqlColumn ===
-
 impl SqlColumn {
     pub fn named(&self) -> String {
         format!("the column `{}` of `{}`", self.name, self.table)

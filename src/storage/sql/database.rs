@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::catalogue::SqlCatalogue;
-use super::cells::{Cell, SqlRows};
+use super::cells::{SqlParams, SqlRows};
 use super::statements::{Schema, Statement};
 use crate::base::ids::InfoHash;
 use crate::storage::values::{RefusedValue, text_of_hash};
@@ -177,7 +177,7 @@ pub trait SqlSession: SqlCatalogue {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> SqlResult<SqlRows>;
 

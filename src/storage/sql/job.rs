@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::{self, Call};
-use super::cells::{Cell, SqlRows};
+use super::cells::{SqlParams, SqlRows};
 use super::database::{FaultKind, HashForm, SqlDatabase, SqlFault, SqlResult, SqlSession, Use};
 use super::misfit;
 use super::place::StatementPlace;
@@ -137,7 +137,7 @@ impl<'a> Job<'a> {
     pub(super) async fn call(
         &mut self,
         call: &'static Call,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
     ) -> SqlResult<SqlRows> {
         self.call_then(call, params, "").await
     }
@@ -146,7 +146,7 @@ impl<'a> Job<'a> {
     pub(super) async fn call_then(
         &mut self,
         call: &'static Call,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> SqlResult<SqlRows> {
         let statements = self.statements;

@@ -1,15 +1,12 @@
 //! A statement that failed for a value: a lookup finds nothing, an edit is refused with the name of the column or key.
 
 use super::calls::{self, COLUMNS_NAMED};
-use super::cells::{Cell, SqlRow, SqlRows};
+use super::cells::{Cell, SqlParams, SqlRow, SqlRows};
 use super::database::{FaultKind, SqlFault, SqlResult};
 use super::job::Job;
 use super::statements::{Statement, mentions};
 use crate::storage::StorageError;
 use crate::storage::values::{Misfit, RefusedValue};
-
-/// The parameters of a call.
-type Params<'a> = [(&'static str, Cell<'a>)];
 
 /// The outcome of a schema's statement that failed: no rows for a lookup by characters that the column can't
 /// hold, because no row has them; otherwise the error, which names the column if a value is the cause.
@@ -17,7 +14,7 @@ pub(super) async fn found_or_refused(
     job: &mut Job<'_>,
     fault: SqlFault,
     statement: &Statement,
-    params: &Params<'_>,
+    params: &SqlParams<'_>,
 ) -> SqlResult<SqlRows> {
     let FaultKind::Refused(refused) = &fault.kind else {
         return Err(fault);
@@ -71,7 +68,7 @@ async fn in_full(
     job: &mut Job<'_>,
     refused: RefusedValue,
     statement: &Statement,
-    params: &Params<'_>,
+    params: &SqlParams<'_>,
 ) -> SqlResult<RefusedValue> {
     let is_it = |row: &SqlRow<'_>| match &refused.table {
         Some(table) => row.text(0).eq_ignore_ascii_case(table),
@@ -149,7 +146,7 @@ fn misfit(column: &SqlRow<'_>, value: Cell<'_>) -> Option<Misfit> {
 }
 
 /// The characters of the parameter for a column: the one of its name, or the only text.
-fn characters(column: &str, params: &Params<'_>) -> Option<u64> {
+fn characters(column: &str, params: &SqlParams<'_>) -> Option<u64> {
     let texts = || {
         params.iter().filter_map(|(name, value)| match value {
             Cell::Text(text) => Some((*name, text.chars().count())),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::calls::{self, Call};
-use super::cells::{Cell, SqlRow, SqlRows};
+use super::cells::{Cell, SqlParams, SqlRow, SqlRows};
 use super::database::{SqlFault, SqlResult};
 use super::decode;
 use super::hashes::of_hashes;
@@ -52,7 +52,7 @@ pub(super) async fn last_gone(job: &mut Job<'_>, before: i64) -> SqlResult<Optio
 async fn number(
     job: &mut Job<'_>,
     call: &'static Call,
-    params: &[(&'static str, Cell<'_>)],
+    params: &SqlParams<'_>,
 ) -> SqlResult<Option<i64>> {
     let rows = job.call(call, params).await?;
     Ok(rows.first().and_then(|row| row.integer(0)))

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::fault::SqliteFault;
 use super::statement::SqliteStatement;
 use super::worker::{Worker, WorkerTurn};
-use crate::storage::sql::cells::{Cell, SqlRows};
+use crate::storage::sql::cells::{Cell, SqlParams, SqlRows};
 use crate::storage::sql::database::{SqlFault, SqlResult, SqlSession};
 use crate::storage::sql::statements::Statement;
 
@@ -23,8 +23,6 @@ pub(super) struct SqliteSession<'a> {
     in_transaction: bool,
     has_savepoint: bool,
 }
-
-// === impl SqliteSession ===
 
 impl<'a> SqliteSession<'a> {
     /// Waits for the connection. `begin` is the statement that begins a transaction.
@@ -112,7 +110,7 @@ impl SqlSession for SqliteSession<'_> {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
     ) -> SqlResult<SqlRows> {
         let (names, cells): (Vec<&str>, Vec<Cell<'_>>) = params.iter().copied().unzip();

@@ -94,11 +94,7 @@ impl PrivateTracker {
         };
         let before = client.state.clone();
         if is_newer {
-            let PrivatePeer {
-                state: peer,
-                history,
-                ..
-            } = &mut client;
+            let (peer, history) = (&mut client.state, &mut client.history);
             history.completed_at = history.completed_at.or(standing.completed_at);
             history.hnr = standing.hnr;
             peer.account = account_of(record, now);

@@ -168,8 +168,6 @@ fn quote(dialect: Dialect) -> &'static str {
     }
 }
 
-// === impl SqlColumn ===
-
 impl SqlColumn {
     /// The statement that changes its type and keeps its other attributes.
     pub(in crate::storage) fn altered(&self, dialect: Dialect, kind: &str) -> String {

@@ -10,7 +10,7 @@ mod writes;
 
 use super::calls::{self, CALLS, Call};
 use super::catalogue;
-use super::cells::{Cell, SqlRow, SqlRows};
+use super::cells::{Cell, SqlParams, SqlRow, SqlRows};
 use super::check::failing;
 use super::check::inspect::{NO_TRANSACTIONS, to_innodb};
 use super::database::{FaultKind, SqlFault, SqlResult};
@@ -25,7 +25,7 @@ const NUMBERS: &str = "uploaded downloaded snatches announces seed_time seeders 
 /// What a statement is given.
 #[derive(Clone, Copy)]
 enum Given<'g> {
-    Params(&'g [(&'static str, Cell<'g>)]),
+    Params(&'g SqlParams<'g>),
     Rows(&'g SqlRows),
 }
 
