@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod backoff;
 pub mod clock;
+pub mod drivers;
 pub mod file;
 pub mod ids;
 pub mod limit;

@@ -54,18 +54,8 @@ impl Secret {
 
 /// Whether a text without a colon before the '@' is a user's name or part of a path, not a password.
 fn has_plain_users(scheme: &str) -> bool {
-    const SCHEMES: [&str; 7] = [
-        "mysql",
-        "mariadb",
-        "postgres",
-        "postgresql",
-        "sqlite",
-        "unix",
-        "redis+unix",
-    ];
-    SCHEMES
-        .iter()
-        .any(|known| scheme.eq_ignore_ascii_case(known))
+    let mut schemes = "mysql mariadb postgres postgresql sqlite unix redis+unix".split(' ');
+    schemes.any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 /// A URL without an '@': an invalid port may be a password.

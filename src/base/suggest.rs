@@ -14,6 +14,14 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// What to say of a word that none of the candidates is.
+pub fn hint(word: &str, candidates: &[&str]) -> String {
+    match nearest(word, candidates.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("there are: {}", candidates.join(", ")),
+    }
+}
+
 /// Normalises case, and the separators of words.
 fn plain(word: &str) -> String {
     word.to_lowercase().replace(['-', ' ', '.'], "_")

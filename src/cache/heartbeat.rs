@@ -46,8 +46,6 @@ pub fn host_of(sign: &str) -> &str {
     sign.split(' ').next().unwrap_or_default()
 }
 
-// === impl NodeReport ===
-
 impl NodeReport {
     /// The report in a heartbeat.
     pub fn of(sign: &str) -> Self {

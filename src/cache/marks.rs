@@ -69,8 +69,6 @@ impl dyn Cache + '_ {
     }
 }
 
-// === impl Mirrored ===
-
 impl Mirrored {
     fn text(&self) -> String {
         let Self {

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::base::drivers::DriverTable;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::base::secret::Secret;
 use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing};
@@ -82,14 +83,8 @@ pub fn members_of(batch: &Batch) -> Vec<(InfoHash, Vec<SharedPeer>)> {
         let Change::Peer(change) = change else {
             continue;
         };
-        let member = Member {
-            user: change.key.user,
-            peer_id: change.key.peer_id,
-            record: change.record.clone(),
-            standing: change.standing,
-        };
         let swarm = swarms.entry(change.info_hash).or_default();
-        swarm.push(SharedPeer::Member(member));
+        swarm.push(SharedPeer::Member(change.member()));
     }
     swarms.into_iter().collect()
 }
@@ -304,10 +299,7 @@ pub fn url_warning(driver: &str, url: &Secret) -> Option<String> {
 }
 
 /// The cache drivers by name.
-#[derive(Clone)]
-pub struct CacheDrivers {
-    by_name: BTreeMap<&'static str, OpenCache>,
-}
+pub type CacheDrivers = DriverTable<OpenCache>;
 
 // === impl Scan ===
 
@@ -366,24 +358,7 @@ impl Membership {
 impl CacheDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
-        let mut drivers = Self {
-            by_name: BTreeMap::new(),
-        };
-        drivers.register("memory", memory::open);
-        drivers.register("redis", redis::open);
-        drivers
-    }
-
-    /// Adds a driver, or replaces the one of that name.
-    pub fn register(&mut self, name: &'static str, open: OpenCache) {
-        self.by_name.insert(name, open);
-    }
-
-    pub fn get(&self, name: &str) -> Option<OpenCache> {
-        self.by_name.get(name).copied()
-    }
-
-    pub fn names(&self) -> Vec<&'static str> {
-        self.by_name.keys().copied().collect()
+        let memory: OpenCache = memory::open;
+        Self::from([("memory", memory), ("redis", redis::open)])
     }
 }

@@ -266,6 +266,16 @@ fn joined(earlier: Option<Stretch>, later: Option<Stretch>) -> Option<Option<Str
 // === impl PeerChange ===
 
 impl PeerChange {
+    /// The peer as nodes share it.
+    pub fn member(&self) -> Member {
+        Member {
+            user: self.key.user,
+            peer_id: self.key.peer_id,
+            record: self.record.clone(),
+            standing: self.standing,
+        }
+    }
+
     /// Whether it is a `started` whose totals continue the session before it (rule A2).
     pub fn continues_session(&self) -> bool {
         let is_start = |stretch: Option<Stretch>, start: Option<Point>| {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::base::suggest::nearest;
+use crate::base::drivers::DriverTable;
+use crate::base::suggest::hint;
 use crate::cache::{Cache, CacheDrivers, CacheError};
 use crate::config::Config;
 use crate::storage::{self, Storage, StorageConfig, StorageDrivers, StorageError};
@@ -23,8 +24,6 @@ pub struct UnknownDriver {
     hint: String,
 }
 
-// === impl Drivers ===
-
 impl Drivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
@@ -36,21 +35,8 @@ impl Drivers {
 
     /// Whether the program has the drivers that the config names.
     pub fn check(&self, config: &Config) -> Result<(), UnknownDriver> {
-        let (storage, cache) = (&config.storage.driver, &config.cache.driver);
-        if self.storage.get(storage).is_none() {
-            return Err(UnknownDriver::of(
-                "storage.driver",
-                storage,
-                &self.storage.names(),
-            ));
-        }
-        if self.cache.get(cache).is_none() {
-            return Err(UnknownDriver::of(
-                "cache.driver",
-                cache,
-                &self.cache.names(),
-            ));
-        }
+        find(&self.storage, "storage.driver", &config.storage.driver)?;
+        find(&self.cache, "cache.driver", &config.cache.driver)?;
         Ok(())
     }
 
@@ -74,20 +60,17 @@ impl Drivers {
     }
 }
 
-// === impl UnknownDriver ===
-
-impl UnknownDriver {
-    fn of(key: &'static str, name: &str, known: &[&str]) -> Self {
-        let hint = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("there are: {}", known.join(", ")),
-        };
-        Self {
-            key,
-            name: name.to_owned(),
-            hint,
-        }
-    }
+/// What opens the driver that a key of the config names.
+fn find<F: Copy>(
+    drivers: &DriverTable<F>,
+    key: &'static str,
+    name: &str,
+) -> Result<F, UnknownDriver> {
+    drivers.get(name).ok_or_else(|| UnknownDriver {
+        key,
+        name: name.to_owned(),
+        hint: hint(name, &drivers.names()),
+    })
 }
 
 fn place(config: &Config) -> StorageConfig {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 
 use crate::base::networks;
 use crate::base::secret::Secret;
@@ -51,10 +52,11 @@ pub struct Config {
     pub log: LogSettings,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct HttpSection {
     /// Addresses to serve; an empty list turns HTTP off.
+    #[default(everywhere())]
     pub listen: Vec<SocketAddr>,
     /// Proxies trusted to name the client.
     #[serde(deserialize_with = "networks::deserialize")]
@@ -66,29 +68,36 @@ pub struct HttpSection {
     /// If set, `listen` serves HTTPS.
     pub tls: Option<TlsFiles>,
     /// Connections open at once, over all workers; new ones evict idle ones.
+    #[default(16_384)]
     pub max_connections: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct UdpSection {
     /// Addresses to serve; an empty list turns UDP off.
+    #[default(everywhere())]
     pub listen: Vec<SocketAddr>,
     /// The least time for which a connection id is accepted (rule U3).
     #[serde(with = "humantime_serde")]
+    #[default(minutes(2))]
     pub id_lifetime: Duration,
     /// The file with the secret for connection ids, shared by all processes of a host.
+    #[default("mika.secret")]
     pub secret: PathBuf,
     /// Connects of one network (a /24 or /48) answered in a second; 0 for no limit.
+    #[default(1000)]
     pub connect_limit: u32,
     /// Errors sent to one network in a second; 0 for no limit.
+    #[default(100)]
     pub error_limit: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct ApiSection {
     /// Addresses to serve; an empty list turns the API off.
+    #[default([(Ipv4Addr::LOCALHOST, 34001).into()].into())]
     pub listen: Vec<SocketAddr>,
     /// Empty for any name.
     pub username: String,
@@ -100,57 +109,68 @@ pub struct ApiSection {
     pub tls: TlsFiles,
     /// `listen` is not in the file: the API then runs only if the files of `tls` exist.
     #[serde(skip)]
+    #[default(true)]
     pub is_default: bool,
 }
 
 /// PEM files of a TLS listener.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct TlsFiles {
+    #[default("key_priv")]
     pub key: PathBuf,
     /// The certificate chain.
+    #[default("key_ca")]
     pub cert: PathBuf,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct CacheSection {
+    #[default("memory")]
     pub driver: String,
     pub url: Secret,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct StorageSection {
+    #[default("sqlite")]
     pub driver: String,
+    #[default(Secret::new("sqlite://mika.db"))]
     pub url: Secret,
+    #[default("mika")]
     pub schema: String,
     /// Statements that replace those of the schema, by name.
     pub statements: BTreeMap<String, String>,
     /// How often edits are looked for where the database does not tell of them.
     #[serde(with = "humantime_serde")]
+    #[default(Duration::from_millis(500))]
     pub poll_interval: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct JournalSection {
     #[serde(with = "humantime_serde")]
+    #[default(Duration::from_secs(1))]
     pub flush_interval: Duration,
     /// The longest time that a reply waits for what it acknowledges to become durable.
     #[serde(with = "humantime_serde")]
+    #[default(Duration::from_secs(2))]
     pub ack_timeout: Duration,
     /// Changes held in memory while cache and storage are away; with a cache, changes beyond it are only
     /// in the spill file.
+    #[default(1 << 18)]
     pub max_pending: u32,
     /// The file for batches that the cache can't take; used only with a cache.
+    #[default("mika.spill")]
     pub spill: PathBuf,
     /// How long batches are kept after storage has them, in case storage is restored to an older state.
     #[serde(with = "humantime_serde")]
+    #[default(Duration::from_secs(60))]
     pub keep: Duration,
 }
-
-// === impl ApiSection ===
 
 impl ApiSection {
     /// Whether other hosts can reach it.
@@ -163,89 +183,6 @@ impl ApiSection {
     /// Whether it needs no login.
     pub fn is_open(&self) -> bool {
         self.password.is_empty() && self.tokens.is_empty()
-    }
-}
-
-// === defaults ===
-
-impl Default for HttpSection {
-    fn default() -> Self {
-        Self {
-            listen: everywhere(),
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            forwarded_header: String::new(),
-            tls: None,
-            max_connections: 16_384,
-        }
-    }
-}
-
-impl Default for UdpSection {
-    fn default() -> Self {
-        Self {
-            listen: everywhere(),
-            id_lifetime: minutes(2),
-            secret: "mika.secret".into(),
-            connect_limit: 1000,
-            error_limit: 100,
-        }
-    }
-}
-
-impl Default for ApiSection {
-    fn default() -> Self {
-        Self {
-            listen: vec![(Ipv4Addr::LOCALHOST, 34001).into()],
-            username: String::new(),
-            password: Secret::default(),
-            tokens: Vec::new(),
-            hosts: Vec::new(),
-            tls: TlsFiles::default(),
-            is_default: true,
-        }
-    }
-}
-
-impl Default for TlsFiles {
-    fn default() -> Self {
-        Self {
-            key: "key_priv".into(),
-            cert: "key_ca".into(),
-        }
-    }
-}
-
-impl Default for CacheSection {
-    fn default() -> Self {
-        Self {
-            driver: "memory".into(),
-            url: Secret::default(),
-        }
-    }
-}
-
-impl Default for StorageSection {
-    fn default() -> Self {
-        Self {
-            driver: "sqlite".into(),
-            url: Secret::new("sqlite://mika.db"),
-            schema: "mika".into(),
-            statements: BTreeMap::new(),
-            poll_interval: Duration::from_millis(500),
-        }
-    }
-}
-
-impl Default for JournalSection {
-    fn default() -> Self {
-        Self {
-            flush_interval: Duration::from_secs(1),
-            ack_timeout: Duration::from_secs(2),
-            keep: Duration::from_secs(60),
-            max_pending: 1 << 18,
-            spill: "mika.spill".into(),
-        }
     }
 }
 

@@ -35,6 +35,21 @@ pub struct AdoptedJournal {
     pub applied: u64,
 }
 
+impl AdoptedJournal {
+    /// Logs what was applied, if it was anything.
+    pub(super) fn log(&self, text: &str) {
+        let Self {
+            journal,
+            batches,
+            changes,
+            ..
+        } = self;
+        if *batches > 0 {
+            tracing::info!(journal, batches, changes, "{text}");
+        }
+    }
+}
+
 /// Why a journal can't start, or the leftover of one could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {

@@ -110,14 +110,7 @@ impl Replay {
         rules: &CreditRules,
     ) -> Result<AdoptedJournal, JournalError> {
         let adopted = ended.replay(journal, rules).await?;
-        if adopted.batches > 0 {
-            tracing::info!(
-                journal,
-                batches = adopted.batches,
-                changes = adopted.changes,
-                "applied the leftover of a node that is gone"
-            );
-        }
+        adopted.log("applied the leftover of a node that is gone");
         if let Some(watched) = self.watched.get_mut(journal)
             && now.since(watched.applied.1) >= self.keep
         {

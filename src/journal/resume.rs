@@ -250,14 +250,7 @@ impl JournalShared {
     ) -> Result<(), JournalError> {
         let rules = credit_rules(&self.parts.tracker);
         let adopted = ended.replay(journal, &rules).await?;
-        if adopted.batches > 0 {
-            tracing::info!(
-                journal,
-                batches = adopted.batches,
-                changes = adopted.changes,
-                "applied what an earlier start left in the cache"
-            );
-        }
+        adopted.log("applied what an earlier start left in the cache");
         let age = ended.replayed_for(&adopted).unwrap_or(0);
         if age >= self.settings.keep {
             ended.trim(journal, adopted.applied).await?;

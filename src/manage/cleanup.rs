@@ -269,9 +269,7 @@ impl Cleaner<'_> {
             self.printer.line("nothing to clean up")?;
             return Ok(ExitStatus::Success);
         }
-        let mut list = self.printer.list::<Unusable>()?;
-        list.page(&self.found)?;
-        list.end()?;
+        self.printer.table(&self.found)?;
         let count = self.count;
         if self.delete {
             self.printer.message(format_args!("cleaned up: {count}"));

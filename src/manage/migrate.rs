@@ -36,14 +36,9 @@ pub async fn run(
                 applied: migration.applied,
             })
             .collect();
-        rows.extend(
-            drift(&rows, config, drivers, printer)
-                .await
-                .map_err(named)?,
-        );
-        let mut list = printer.list()?;
-        list.page(&rows)?;
-        list.end()?;
+        let drift = drift(&rows, config, drivers, printer).await;
+        rows.extend(drift.map_err(named)?);
+        printer.table(&rows)?;
         return Ok(ExitStatus::of(rows.iter().all(|row| row.applied)));
     }
     let storage = open::bare_storage(config, drivers)?;

@@ -45,7 +45,7 @@ enum NodesCommand {
 }
 
 /// A node, by the last start of it that the cache or storage knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 struct NodeRow {
     node: String,
     /// `running`; `silent`: killed, paused or cut off from the cache; `stopped`: shut down in order; `gone`: only
@@ -116,9 +116,7 @@ async fn list(site: &Site, printer: &mut Printer) -> Result<()> {
     }
     let time = cache.time().await?.unwrap_or_else(clock::wall);
     let rows = rows(before, &beats, &applied, &kept, time);
-    let mut list = printer.list()?;
-    list.page(&rows)?;
-    Ok(list.end()?)
+    Ok(printer.table(&rows)?)
 }
 
 /// Waits for the next heartbeat of each node, or until it should have come.
@@ -310,14 +308,7 @@ impl NodeRow {
         Self {
             node: node.to_owned(),
             state,
-            silent_for: None,
-            host: None,
-            version: None,
-            uptime: None,
-            lag: None,
-            backlog: 0,
-            peers: None,
-            clock: None,
+            ..Self::default()
         }
     }
 }

@@ -178,6 +178,13 @@ impl Printer {
         Ok(())
     }
 
+    /// The whole list that is the result.
+    pub fn table<T: Row>(&mut self, rows: &[T]) -> io::Result<()> {
+        let mut list = self.list()?;
+        list.page(rows)?;
+        list.end()
+    }
+
     pub fn list<T: Row>(&mut self) -> io::Result<RowWriter<'_, T>> {
         if self.json {
             self.out.write_all(b"[")?;

@@ -163,9 +163,7 @@ fn rules(config: &Config) -> CreditRules {
 }
 
 fn show(beyond: &[UnappliedBatches], printer: &mut Printer) -> Result<()> {
-    let mut list = printer.list()?;
-    list.page(beyond)?;
-    list.end()?;
+    printer.table(beyond)?;
     for row in beyond {
         let place = &row.place;
         if let Some(database) = &row.foreign {

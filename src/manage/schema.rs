@@ -66,9 +66,7 @@ fn list(printer: &mut Printer) -> Result<ExitStatus> {
             about: storage::sql::header::summary(text),
         }));
     }
-    let mut list = printer.list()?;
-    list.page(&rows)?;
-    list.end()?;
+    printer.table(&rows)?;
     Ok(ExitStatus::Success)
 }
 

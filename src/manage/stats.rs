@@ -7,7 +7,7 @@ use super::daemon::{Daemon, DaemonAddress};
 use super::health;
 use super::print::{Printer, duration, size};
 use crate::config::Config;
-use crate::view::{ProtocolCounts, RoleCounts, TrackerStats};
+use crate::view::{Connections, ProtocolCounts, RoleCounts, TrackerStats};
 
 /// Refusals, clients and torrents shown to people; JSON has all.
 const SHOWN: usize = 5;
@@ -48,16 +48,9 @@ fn fields(stats: &TrackerStats) -> Vec<(&'static str, String)> {
     for (line, name) in health::lines(stats).iter().zip(["health", "", ""]) {
         fields.push((name, format!("{}: {}", line.name, line.text)));
     }
-    fields.extend([
-        (
-            "connections",
-            format!(
-                "{} open, {} accepted",
-                stats.connections.open, stats.connections.accepted
-            ),
-        ),
-        ("memory", size(stats.memory)),
-    ]);
+    let Connections { open, accepted } = stats.connections;
+    fields.push(("connections", format!("{open} open, {accepted} accepted")));
+    fields.push(("memory", size(stats.memory)));
     for (index, client) in stats.clients.iter().take(SHOWN).enumerate() {
         let name = if index == 0 { "clients" } else { "" };
         fields.push((name, format!("{} {}", client.started, client.label())));

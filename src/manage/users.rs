@@ -12,7 +12,6 @@ use super::{ExitStatus, PAGE, UsageError, report_bad};
 use crate::base::ids::{InvalidPasskey, Passkey, UserId};
 use crate::config::{Config, Mode};
 use crate::storage::{self, Storage, StorageError, StoredUser, UserKey};
-use crate::sync::edit::Editor;
 use crate::sync::load::stored_users;
 use crate::view::UserRecord;
 
@@ -67,12 +66,8 @@ pub async fn run(command: UsersCommand, site: &Site, printer: &mut Printer) -> R
             let what = format!("added the user {name} (id {}), passkey:", id.0);
             print_passkey(&what, id, &name, &passkey, &site.config, printer)?;
         }
-        UsersCommand::Enable { user } => {
-            set_enabled(&user, true, storage, editor, printer).await?;
-        }
-        UsersCommand::Disable { user } => {
-            set_enabled(&user, false, storage, editor, printer).await?;
-        }
+        UsersCommand::Enable { user } => set_enabled(&user, true, site, printer).await?,
+        UsersCommand::Disable { user } => set_enabled(&user, false, site, printer).await?,
         UsersCommand::Passkey { user } => {
             let id = id_of(storage, &user).await?;
             let passkey = printer.saved(editor.new_passkey(id).await?);
@@ -162,15 +157,10 @@ fn show(stored: StoredUser, printer: &mut Printer) -> Result<()> {
     Ok(printer.record(&user, &fields)?)
 }
 
-async fn set_enabled(
-    user: &str,
-    enabled: bool,
-    storage: &dyn Storage,
-    editor: &Editor,
-    printer: &mut Printer,
-) -> Result<()> {
-    let found = find(storage, user).await?.user;
-    printer.saved(editor.set_user_enabled(found.id, enabled).await?);
+async fn set_enabled(user: &str, enabled: bool, site: &Site, printer: &mut Printer) -> Result<()> {
+    let found = find(&*site.storage, user).await?.user;
+    let saved = site.editor.set_user_enabled(found.id, enabled).await?;
+    printer.saved(saved);
     let (id, username) = (found.id.0, found.username.as_str());
     let state = if enabled { "enabled" } else { "disabled" };
     let line = format_args!("{username} (id {id}) is {state}");

@@ -69,7 +69,7 @@ pub async fn run(
 ) -> Result<ExitStatus> {
     let (storage, editor) = (&*site.storage, &site.editor);
     match command {
-        WhitelistCommand::List => list(storage, printer).await?,
+        WhitelistCommand::List => printer.table(&rows(storage).await?)?,
         WhitelistCommand::Add { prefix, client } => add(prefix, client, editor, printer).await?,
         WhitelistCommand::Remove { prefix } => {
             printer.saved(editor.remove_client(&prefix).await?);
@@ -80,13 +80,6 @@ pub async fn run(
         WhitelistCommand::Export => export(storage, printer).await?,
     }
     Ok(ExitStatus::Success)
-}
-
-async fn list(storage: &dyn Storage, printer: &mut Printer) -> Result<()> {
-    let rows = rows(storage).await?;
-    let mut list = printer.list()?;
-    list.page(&rows)?;
-    Ok(list.end()?)
 }
 
 async fn add(prefix: String, name: String, editor: &Editor, printer: &mut Printer) -> Result<()> {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::StorageError;
+use super::{StorageError, StorageResult};
 use crate::change::Batch;
 
 /// The batches after number `applied`, of consecutive ones; [`StorageError::Behind`] if one before them is
 /// missing.
-pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> Result<&[Arc<Batch>], StorageError> {
+pub fn not_applied(batches: &[Arc<Batch>], applied: u64) -> StorageResult<&[Arc<Batch>]> {
     let known = batches.partition_point(|batch| batch.number <= applied);
     let new = &batches[known..];
     let mut expected = applied;

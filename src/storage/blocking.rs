@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::StorageError;
+use super::{StorageError, StorageResult};
 
 /// Runs a job that may block, on a thread for such jobs. [`StorageError::Away`] if it takes longer than `timeout`: then
 /// it goes on without its caller, so it must do no harm if the call is repeated.
 pub async fn blocking<T: Send + 'static>(
     timeout: Duration,
-    job: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
+    job: impl FnOnce() -> StorageResult<T> + Send + 'static,
+) -> StorageResult<T> {
     match tokio::time::timeout(timeout, tokio::task::spawn_blocking(job)).await {
         Ok(joined) => joined.map_err(StorageError::broken)?,
         Err(_) => Err(StorageError::away(format_args!(

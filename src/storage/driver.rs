@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use super::{
     Added, BadRow, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
-    MigrationStatus, NewTorrent, NewUser, Page, StorageError, StoredHistory, StoredPeer,
-    StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey, UserPatch,
-    UserTorrents, Wipe,
+    MigrationStatus, NewTorrent, NewUser, Page, StorageError, StorageResult, StoredHistory,
+    StoredPeer, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval, UserKey,
+    UserPatch, UserTorrents, Wipe,
 };
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::sums::Credited;
@@ -33,21 +33,17 @@ pub trait Storage: Send + Sync + 'static {
     /// The identity of the database: a random text of 1 to 64 letters and digits that [`Storage::migrate`]
     /// makes once and stores in it. It does not depend on host name or replica, and is kept by a move or a
     /// dump, so a copy has it, too. [`StorageError::Broken`] before the first migration.
-    async fn identity(&self) -> Result<String, StorageError>;
+    async fn identity(&self) -> StorageResult<String>;
 
-    async fn users(
-        &self,
-        after: Option<UserId>,
-        limit: u32,
-    ) -> Result<Page<StoredUser>, StorageError>;
+    async fn users(&self, after: Option<UserId>, limit: u32) -> StorageResult<Page<StoredUser>>;
 
     async fn torrents(
         &self,
         after: Option<TorrentId>,
         limit: u32,
-    ) -> Result<Page<StoredTorrent>, StorageError>;
+    ) -> StorageResult<Page<StoredTorrent>>;
 
-    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError>;
+    async fn whitelist(&self) -> StorageResult<Vec<ClientPrefix>>;
 
     /// Peer records that are active, however old, or whose last announce is not before `since`
     /// (Unix time). Old active ones were not restored by any node, and are still to be expired.
@@ -56,21 +52,21 @@ pub trait Storage: Send + Sync + 'static {
         since: i64,
         after: Option<PeerKey>,
         limit: u32,
-    ) -> Result<Page<StoredPeer>, StorageError>;
+    ) -> StorageResult<Page<StoredPeer>>;
 
     /// What users did with torrents, ordered by torrent and user.
     async fn histories(
         &self,
         after: Option<(TorrentId, UserId)>,
         limit: u32,
-    ) -> Result<Page<StoredHistory>, StorageError>;
+    ) -> StorageResult<Page<StoredHistory>>;
 
     /// The newest position of the feed. To be read before loading, so that no change is missed.
-    async fn feed_position(&self) -> Result<FeedPosition, StorageError>;
+    async fn feed_position(&self) -> StorageResult<FeedPosition>;
 
     /// Registry changes after `position`, whether made by `mika-manage` or plain SQL. At most `limit` at a
     /// time; empty if nothing changed.
-    async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError>;
+    async fn feed(&self, position: FeedPosition, limit: u32) -> StorageResult<Feed>;
 
     /// Resolves when the feed may have more than when it resolved last, so that it is read at once; for one waiter.
     /// Only a hint: the feed is read from time to time in any case. By default it never resolves.
@@ -79,14 +75,14 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// The number of the last applied batch of a journal; 0 if none was.
-    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError>;
+    async fn last_applied(&self, journal: &str) -> StorageResult<u64>;
 
     /// The number of the last applied batch of every known journal; 0 for one without.
-    async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError>;
+    async fn journals(&self) -> StorageResult<Vec<(String, u64)>>;
 
     /// Gives up the batches of a journal up to `number` that storage lacks: the next one to apply is
     /// `number + 1`. No effect if storage has them.
-    async fn begin_at(&self, journal: &str, number: u64) -> Result<(), StorageError>;
+    async fn begin_at(&self, journal: &str, number: u64) -> StorageResult<()>;
 
     /// Applies consecutive batches of one journal and records the number of the last, in one
     /// transaction. Idempotent: batches up to the recorded number are skipped (rule A9). Deleted users and
@@ -94,11 +90,7 @@ pub trait Storage: Send + Sync + 'static {
     /// once, whichever node received it and in whatever order (rule A8b). A record does not replace a newer
     /// one ([`replaces`](crate::change::RecordAge::replaces)). If a batch before them is missing, fails with
     /// [`StorageError::Behind`]. Returns what was credited, which is nothing for skipped batches.
-    async fn apply(
-        &self,
-        batches: &[Arc<Batch>],
-        rules: &CreditRules,
-    ) -> Result<Credited, StorageError>;
+    async fn apply(&self, batches: &[Arc<Batch>], rules: &CreditRules) -> StorageResult<Credited>;
 
     // --- the database ---
 
@@ -112,17 +104,17 @@ pub trait Storage: Send + Sync + 'static {
     /// A daemon with the memory cache claims its storage, because two of them would not know each other's
     /// peers and credit; `mika-manage` does not. The claim ends with the process, however that ends. By
     /// default there is nothing to claim.
-    async fn claim(&self) -> Result<Claim, StorageError> {
+    async fn claim(&self) -> StorageResult<Claim> {
         Ok(Claim::default())
     }
 
     /// Creates or updates Mika's own tables; returns the names of the migrations that it applied.
-    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
+    async fn migrate(&self) -> StorageResult<Vec<String>> {
         Ok(Vec::new())
     }
 
     /// Every migration that this version knows, and whether the database has it.
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+    async fn migrations(&self) -> StorageResult<Vec<MigrationStatus>> {
         Ok(Vec::new())
     }
 
@@ -132,31 +124,31 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// Looks for tables, columns and rows that the tracker can't work with. Empty if all is well.
-    async fn check(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn check(&self) -> StorageResult<Vec<Finding>> {
         Ok(Vec::new())
     }
 
     /// Has the database prepare the statements of the schema, and returns what they lack. Mika's own tables need not be
     /// there yet.
-    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn check_schema(&self) -> StorageResult<Vec<Finding>> {
         Err(StorageError::Unsupported("schemas".into()))
     }
 
     /// The part of [`Storage::check`] that is cheap enough for every few minutes: whether triggers,
     /// tables and the session are still as Mika needs them. The default checks nothing.
-    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn inspect(&self) -> StorageResult<Vec<Finding>> {
         Ok(Vec::new())
     }
 
     /// Checks the settings that decide whether committed data survives a crash or a fail-over: part of
     /// [`Storage::check`], and checked once by each daemon. The default checks nothing.
-    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn durability(&self) -> StorageResult<Vec<Finding>> {
         Ok(Vec::new())
     }
 
     /// Replaces the identity of the database, and returns the new one: a copy that is used beside its
     /// original needs one. No daemon may run on it. Unsupported by default.
-    async fn renew_identity(&self) -> Result<String, StorageError> {
+    async fn renew_identity(&self) -> StorageResult<String> {
         Err(StorageError::Unsupported("another identity".into()))
     }
 
@@ -167,26 +159,26 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// The database's own clock (Unix time); none if it uses this host's.
-    async fn time(&self) -> Result<Option<i64>, StorageError> {
+    async fn time(&self) -> StorageResult<Option<i64>> {
         Ok(None)
     }
 
     /// The newest announce in any peer record (Unix time); none without records. A start without a cache
     /// does not set its clock before it.
-    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+    async fn newest_announce(&self) -> StorageResult<Option<i64>> {
         Ok(None)
     }
 
     /// The newest last announce before `before` in the record of an inactive peer (Unix time); none if there
     /// is none. A start without a cache detects from it that its clock leapt.
-    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+    async fn last_gone(&self, before: i64) -> StorageResult<Option<i64>> {
         let _ = before;
         Ok(None)
     }
 
     // --- single rows ---
 
-    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
+    async fn user(&self, id: UserId) -> StorageResult<Option<StoredUser>> {
         // The page after the id before this one.
         let before = id.0.checked_sub(1).map(UserId);
         let page = self.users(before, 1).await?;
@@ -194,14 +186,14 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// Whether the user exists but has no passkey yet: [`Storage::user`] returns none for it.
-    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError> {
+    async fn is_unfinished(&self, id: UserId) -> StorageResult<bool> {
         let _ = id;
         Ok(false)
     }
 
     /// All users of that name; names are not unique in every web application.
     /// By default, this reads all pages.
-    async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError> {
+    async fn users_named(&self, name: &str) -> StorageResult<Vec<StoredUser>> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
@@ -217,7 +209,7 @@ pub trait Storage: Send + Sync + 'static {
 
     /// The torrent with that first or second info hash.
     /// By default, this reads pages until it finds it.
-    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError> {
+    async fn torrent(&self, info_hash: InfoHash) -> StorageResult<Option<StoredTorrent>> {
         let mut after = None;
         loop {
             let page = self.torrents(after, PAGE).await?;
@@ -235,7 +227,7 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// The rows of the whitelist that can't be used.
-    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
+    async fn bad_clients(&self) -> StorageResult<Vec<BadRow>> {
         Ok(Vec::new())
     }
 
@@ -244,7 +236,7 @@ pub trait Storage: Send + Sync + 'static {
     async fn records_of(
         &self,
         torrent: TorrentId,
-    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError> {
+    ) -> StorageResult<(Vec<StoredHistory>, Vec<StoredPeer>)> {
         let (mut histories, mut peers) = (Vec::new(), Vec::new());
         let mut after = torrent
             .0
@@ -276,29 +268,26 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// The torrents of these that have any history or peer record. By default all: a superset costs time only.
-    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError> {
+    async fn with_records(&self, torrents: &[TorrentId]) -> StorageResult<Vec<TorrentId>> {
         Ok(torrents.to_vec())
     }
 
     // --- searching; announces do not wait for any of these ---
 
     /// Rows that can't be used are left out, but count in the total.
-    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
+    async fn find_users(&self, find: &Find<UserKey>) -> StorageResult<Found<StoredUser>> {
         let _ = find;
         Err(StorageError::Unsupported("lists of users".into()))
     }
 
     /// Rows that can't be used are left out, but count in the total.
-    async fn find_torrents(
-        &self,
-        find: &Find<TorrentKey>,
-    ) -> Result<Found<StoredTorrent>, StorageError> {
+    async fn find_torrents(&self, find: &Find<TorrentKey>) -> StorageResult<Found<StoredTorrent>> {
         let _ = find;
         Err(StorageError::Unsupported("lists of torrents".into()))
     }
 
     /// The torrents of a user, by what batches have recorded.
-    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
+    async fn torrents_of(&self, user: UserId) -> StorageResult<UserTorrents> {
         let _ = user;
         Err(StorageError::Unsupported(
             "lists of a user's torrents".into(),
@@ -308,7 +297,7 @@ pub trait Storage: Send + Sync + 'static {
     // --- editing the registry ---
 
     /// Adds a user; [`StorageError::Duplicate`] if the passkey or the id is taken.
-    async fn add_user(&self, user: &NewUser) -> Result<UserId, StorageError> {
+    async fn add_user(&self, user: &NewUser) -> StorageResult<UserId> {
         let mut added = self.add_users(std::slice::from_ref(user)).await?;
         match added.pop() {
             Some(Ok(Some(id))) => Ok(id),
@@ -322,33 +311,26 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Adds users in one transaction. Returns for each the id, none if id or passkey is taken, or why the
     /// database refuses the row.
-    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
+    async fn add_users(&self, users: &[NewUser]) -> StorageResult<Vec<Added<UserId>>> {
         let _ = users;
         Err(StorageError::Unsupported("adding users".into()))
     }
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a user.
-    async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {
+    async fn update_user(&self, id: UserId, patch: &UserPatch) -> StorageResult<()> {
         let _ = (id, patch);
         Err(StorageError::Unsupported("changing users".into()))
     }
 
     /// Adds torrents in one transaction. Returns for each the id, none if it or an info hash is taken, or
     /// why the database refuses the row.
-    async fn add_torrents(
-        &self,
-        torrents: &[NewTorrent],
-    ) -> Result<Vec<Added<TorrentId>>, StorageError> {
+    async fn add_torrents(&self, torrents: &[NewTorrent]) -> StorageResult<Vec<Added<TorrentId>>> {
         let _ = torrents;
         Err(StorageError::Unsupported("adding torrents".into()))
     }
 
     /// Changes the given fields; [`StorageError::NotFound`] without such a torrent.
-    async fn update_torrent(
-        &self,
-        id: TorrentId,
-        patch: &TorrentPatch,
-    ) -> Result<(), StorageError> {
+    async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch) -> StorageResult<()> {
         let _ = (id, patch);
         Err(StorageError::Unsupported("changing torrents".into()))
     }
@@ -359,7 +341,7 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         id: TorrentId,
         hashes: Option<(InfoHash, Option<InfoHash>)>,
-    ) -> Result<StoredTorrent, StorageError> {
+    ) -> StorageResult<StoredTorrent> {
         let _ = (id, hashes);
         Err(StorageError::Unsupported("setting info hashes".into()))
     }
@@ -367,19 +349,19 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes torrents with their peer records in one transaction; returns how many. Those that do not
     /// exist, or do not meet their [`TorrentRemoval`], are skipped. A schema that does not support it removes
     /// none.
-    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> StorageResult<u64> {
         let _ = torrents;
         Err(StorageError::Unsupported("removing torrents".into()))
     }
 
     /// Adds clients or renames them, in one transaction.
-    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> StorageResult<()> {
         let _ = clients;
         Err(StorageError::Unsupported("changing the whitelist".into()))
     }
 
     /// [`StorageError::NotFound`] without such a prefix.
-    async fn remove_client(&self, prefix: &str) -> Result<(), StorageError> {
+    async fn remove_client(&self, prefix: &str) -> StorageResult<()> {
         let _ = prefix;
         Err(StorageError::Unsupported("changing the whitelist".into()))
     }
@@ -388,14 +370,14 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Forgets the number of an ended journal if it is still `applied`; returns whether it was. From then on,
     /// its batches count from 1 again.
-    async fn forget_journal(&self, journal: &str, applied: u64) -> Result<bool, StorageError> {
+    async fn forget_journal(&self, journal: &str, applied: u64) -> StorageResult<bool> {
         let _ = (journal, applied);
         Ok(false)
     }
 
     /// Deletes inactive peer records whose last announce is before `before` (Unix time),
     /// at most `limit` of them; returns how many.
-    async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError> {
+    async fn prune(&self, before: i64, limit: u32) -> StorageResult<u64> {
         let _ = (before, limit);
         Ok(0)
     }
@@ -403,12 +385,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Sets the totals of users or torrents to 0, at most `limit` rows after `after` in the order
     /// of their id; returns the last id, or none when there are no more. Histories and the counters of
     /// present peers do not change.
-    async fn wipe(
-        &self,
-        what: Wipe,
-        after: Option<u32>,
-        limit: u32,
-    ) -> Result<Option<u32>, StorageError> {
+    async fn wipe(&self, what: Wipe, after: Option<u32>, limit: u32) -> StorageResult<Option<u32>> {
         let _ = (what, after, limit);
         Err(StorageError::Unsupported("wiping totals".into()))
     }
@@ -420,13 +397,13 @@ pub trait Storage: Send + Sync + 'static {
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError> {
+    ) -> StorageResult<(Vec<InvalidTotals>, Option<u32>)> {
         let _ = (what, after, limit);
         Ok((Vec::new(), None))
     }
 
     /// Sets the invalid totals of these rows to 0; the others stay.
-    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
+    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> StorageResult<()> {
         let _ = (what, ids);
         Err(StorageError::Unsupported("setting totals".into()))
     }

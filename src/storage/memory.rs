@@ -15,7 +15,7 @@ use crate::registry::{StoredTorrent, StoredUser, UserTotals};
 use crate::storage::settle::{HeldHistory, HeldPeer, HeldRows, PeerRow, Settlement};
 use crate::storage::touched::{KnownIds, Named, Touched};
 use crate::storage::{
-    CreditRules, NewTorrent, NewUser, Page, StorageError, StoredHistory, StoredPeer, batches,
+    CreditRules, NewTorrent, NewUser, Page, StorageResult, StoredHistory, StoredPeer, batches,
 };
 
 pub use change::MemoryChange;
@@ -44,8 +44,6 @@ pub struct MemoryPeer {
     pub held: HeldPeer,
 }
 
-// === impl MemoryRows ===
-
 impl MemoryRows {
     /// Applies consecutive batches of one journal, but those that were applied before; changes nothing if it fails. The same
     /// batches, with the same rules and in the same order, always have the same effect.
@@ -53,7 +51,7 @@ impl MemoryRows {
         &mut self,
         batches: &[Arc<Batch>],
         rules: &CreditRules,
-    ) -> Result<Credited, StorageError> {
+    ) -> StorageResult<Credited> {
         let new = self.not_applied(batches)?;
         let Some(last) = new.last() else {
             return Ok(Credited::default());
@@ -68,10 +66,7 @@ impl MemoryRows {
     }
 
     /// Which of these batches were not applied; [`StorageError::Behind`] if one before them is missing.
-    pub fn not_applied<'a>(
-        &self,
-        batches: &'a [Arc<Batch>],
-    ) -> Result<&'a [Arc<Batch>], StorageError> {
+    pub fn not_applied<'a>(&self, batches: &'a [Arc<Batch>]) -> StorageResult<&'a [Arc<Batch>]> {
         let applied = batches
             .first()
             .map(|first| self.last_applied(&first.journal));
@@ -102,11 +97,8 @@ impl MemoryRows {
     pub fn free_torrent_id(&self, new: &NewTorrent) -> Option<TorrentId> {
         let last = self.torrents.last_key_value().map_or(0, |(id, _)| id.0);
         let id = new.id.unwrap_or(TorrentId(last.checked_add(1)?));
-        let mut hashes = [Some(new.info_hash), new.info_hash_v2]
-            .into_iter()
-            .flatten();
-        let is_taken =
-            self.torrents.contains_key(&id) || hashes.any(|hash| self.torrent_of(hash).is_some());
+        let has_hash = |hash| self.torrent_of(hash).is_some();
+        let is_taken = self.torrents.contains_key(&id) || new.hashes().any(has_hash);
         (!is_taken).then_some(id)
     }
 

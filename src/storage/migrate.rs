@@ -1,6 +1,6 @@
 //! Migrations: the numbered SQL files of `migrations/`, and which of them a database has.
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, StorageResult};
 
 /// The migration that gives the database its identity. Idempotent; creates what is missing.
 pub(super) const IDENTITY: &str = "0003_identity";
@@ -54,10 +54,7 @@ pub const MYSQL_2015: &[Migration] = migrations!("mysql/mika-2015");
 
 /// The migrations of `known` that are missing in `applied`. An error if the database has others: an older
 /// Mika must not write to the tables of a newer one.
-pub fn status(
-    known: &[Migration],
-    applied: &[String],
-) -> Result<Vec<MigrationStatus>, StorageError> {
+pub fn status(known: &[Migration], applied: &[String]) -> StorageResult<Vec<MigrationStatus>> {
     let newer = applied.iter().find(|name| {
         !known
             .iter()
@@ -197,7 +194,7 @@ pub(super) fn identity(known: &[Migration]) -> Option<&Migration> {
 /// Makes sure that all tables exist. Those of an embedded database, which is Mika's own, are created; for a
 /// server, which others use too, the error asks to run the migration. Returns the names of the
 /// migrations that it applied.
-pub async fn prepare(storage: &dyn Storage) -> Result<Vec<String>, StorageError> {
+pub async fn prepare(storage: &dyn Storage) -> StorageResult<Vec<String>> {
     if storage.is_embedded() {
         return storage.migrate().await;
     }

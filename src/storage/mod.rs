@@ -33,8 +33,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 
 use self::sql::statements::Schema;
+use crate::base::drivers::DriverTable;
 use crate::base::secret::Secret;
 use crate::registry::RowChange;
 
@@ -82,6 +84,9 @@ pub enum StorageError {
     },
 }
 
+/// What a call to storage gives, or why it failed.
+pub type StorageResult<T> = Result<T, StorageError>;
+
 /// A position in the feed of registry changes: all changes up to it were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeedPosition(pub u64);
@@ -105,14 +110,17 @@ pub struct Finding {
     pub hint: String,
 }
 
-/// The rules by which storage settles reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The rules by which storage settles reports; by default those of the config (`docs/config.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, SmartDefault)]
 pub struct CreditRules {
     /// The most bytes a second that a line is believed to carry (rule A7).
+    #[default(2_500_000_000)]
     pub max_rate: u64,
     /// Seconds of seeding required after a download.
+    #[default(14 * 86_400)]
     pub hnr_threshold: u32,
     /// Downloads up to this many bytes require no seeding.
+    #[default(50 << 20)]
     pub hnr_min_bytes: u64,
 }
 
@@ -146,7 +154,7 @@ pub struct StorageConfig {
 }
 
 /// Opens a storage. Called once at start; it must not create tables, and need not connect.
-pub type OpenStorage = fn(&StorageConfig) -> Result<Arc<dyn Storage>, StorageError>;
+pub type OpenStorage = fn(&StorageConfig) -> StorageResult<Arc<dyn Storage>>;
 
 /// Whether the URL is one for that driver; any, if the driver is not of this crate.
 pub fn check_url(driver: &str, url: &Secret) -> Result<(), String> {
@@ -172,7 +180,7 @@ pub fn check_schema(driver: &str, schema: &str) -> Result<(), String> {
 
 /// Whether the schema and its statements can be understood, without the database. Drivers that are not of this crate
 /// see to that when they open.
-pub fn check_statements(driver: &str, config: &StorageConfig) -> Result<(), StorageError> {
+pub fn check_statements(driver: &str, config: &StorageConfig) -> StorageResult<()> {
     let built_in = built_in(driver);
     if built_in.is_empty() {
         return Ok(());
@@ -246,23 +254,7 @@ impl Finding {
 }
 
 /// The storage drivers by name.
-#[derive(Clone)]
-pub struct StorageDrivers {
-    by_name: BTreeMap<&'static str, OpenStorage>,
-}
-
-// === impl CreditRules ===
-
-impl Default for CreditRules {
-    /// The defaults of the config (`docs/config.md`).
-    fn default() -> Self {
-        Self {
-            max_rate: 2_500_000_000,
-            hnr_threshold: 14 * 24 * 3600,
-            hnr_min_bytes: 50 << 20,
-        }
-    }
-}
+pub type StorageDrivers = DriverTable<OpenStorage>;
 
 // === impl StorageConfig ===
 
@@ -281,25 +273,11 @@ impl StorageConfig {
 impl StorageDrivers {
     /// The drivers of this crate.
     pub fn built_in() -> Self {
-        let mut drivers = Self {
-            by_name: BTreeMap::new(),
-        };
-        drivers.register("mysql", mysql::open);
-        drivers.register("postgres", postgres::open);
-        drivers.register("sqlite", sqlite::open);
-        drivers
-    }
-
-    /// Adds a driver, or replaces the one of that name.
-    pub fn register(&mut self, name: &'static str, open: OpenStorage) {
-        self.by_name.insert(name, open);
-    }
-
-    pub fn get(&self, name: &str) -> Option<OpenStorage> {
-        self.by_name.get(name).copied()
-    }
-
-    pub fn names(&self) -> Vec<&'static str> {
-        self.by_name.keys().copied().collect()
+        let mysql: OpenStorage = mysql::open;
+        Self::from([
+            ("mysql", mysql),
+            ("postgres", postgres::open),
+            ("sqlite", sqlite::open),
+        ])
     }
 }

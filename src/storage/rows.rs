@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use serde::Deserialize;
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
@@ -137,12 +138,16 @@ pub struct Found<T> {
 }
 
 /// Sort keys of users.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoStaticStr, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum UserKey {
     #[default]
     Id,
+    #[strum(serialize = "username")]
     Name,
     Uploaded,
     Downloaded,
@@ -152,12 +157,16 @@ pub enum UserKey {
 }
 
 /// Sort keys of torrents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoStaticStr, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum TorrentKey {
     #[default]
     Id,
+    #[strum(serialize = "release_name")]
     Name,
     Seeders,
     Leechers,
@@ -168,9 +177,15 @@ pub enum TorrentKey {
 }
 
 /// A sort key: a column of the result, of the same name in every schema.
-pub trait SortKey: Copy {
-    fn column(self) -> &'static str;
+pub trait SortKey: Copy + Into<&'static str> {
+    fn column(self) -> &'static str {
+        self.into()
+    }
 }
+
+impl SortKey for UserKey {}
+
+impl SortKey for TorrentKey {}
 
 /// The torrents of a user, each list ordered by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -263,6 +278,12 @@ impl NewUser {
 }
 
 impl NewTorrent {
+    /// Its info hashes, of which a hybrid has two.
+    pub fn hashes(&self) -> impl Iterator<Item = InfoHash> + use<> {
+        let both = [Some(self.info_hash), self.info_hash_v2];
+        both.into_iter().flatten()
+    }
+
     /// The row that is stored under an id: enabled, without totals.
     pub fn stored(self, id: TorrentId) -> StoredTorrent {
         StoredTorrent {
@@ -317,37 +338,6 @@ impl<K: SortKey> Find<K> {
             self.limit,
             self.offset
         )
-    }
-}
-
-// === impl UserKey and TorrentKey ===
-
-impl SortKey for UserKey {
-    fn column(self) -> &'static str {
-        match self {
-            Self::Id => "id",
-            Self::Name => "username",
-            Self::Uploaded => "uploaded",
-            Self::Downloaded => "downloaded",
-            Self::Snatches => "snatches",
-            Self::Announces => "announces",
-            Self::SeedTime => "seed_time",
-        }
-    }
-}
-
-impl SortKey for TorrentKey {
-    fn column(self) -> &'static str {
-        match self {
-            Self::Id => "id",
-            Self::Name => "release_name",
-            Self::Seeders => "seeders",
-            Self::Leechers => "leechers",
-            Self::Snatches => "snatches",
-            Self::Announces => "announces",
-            Self::Uploaded => "uploaded",
-            Self::Downloaded => "downloaded",
-        }
     }
 }
 

@@ -52,16 +52,14 @@ impl fmt::Display for RefusedValue {
             (None, None) => f.write_str("the database ")?,
         }
         match &self.why {
+            Misfit::TooLong { limit: None, .. } => f.write_str("is too short for this value"),
             Misfit::TooLong {
                 limit: Some(limit),
-                has: Some(has),
-            } => write!(f, "holds {limit} characters, this has {has}"),
-            Misfit::TooLong {
-                limit: Some(limit), ..
+                has,
             } => {
-                write!(f, "holds {limit} characters, this has more")
+                let has = has.map_or_else(|| "more".into(), |has| has.to_string());
+                write!(f, "holds {limit} characters, this has {has}")
             }
-            Misfit::TooLong { .. } => f.write_str("is too short for this value"),
             Misfit::OutOfRange => f.write_str("can't hold a number of this size"),
             Misfit::Characters {
                 charset: Some(charset),

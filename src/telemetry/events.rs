@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use smart_default::SmartDefault;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -44,7 +45,9 @@ pub enum LiveEvent {
 }
 
 /// Publishes events.
+#[derive(SmartDefault)]
 pub struct Events {
+    #[default(broadcast::Sender::new(CAPACITY))]
     sender: broadcast::Sender<LiveEvent>,
     /// The number of subscriptions. The channel has it too, but behind a lock that all workers would
     /// take.
@@ -60,17 +63,6 @@ pub struct Watch {
 }
 
 // === impl Events ===
-
-impl Default for Events {
-    fn default() -> Self {
-        Self {
-            sender: broadcast::Sender::new(CAPACITY),
-            subscriptions: Arc::default(),
-            refusals: PeriodLimit::default(),
-            snatches: PeriodLimit::default(),
-        }
-    }
-}
 
 impl Events {
     /// Subscribes to all events from now on.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
@@ -23,15 +24,18 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use crate::base::file::folder_of;
 
 /// The section `log` of the config.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 pub struct LogSettings {
+    #[default(LogLevel::Info)]
     pub level: LogLevel,
+    #[default(LogFormat::Text)]
     pub format: LogFormat,
     /// The file that lines are appended to; empty for stderr. Opened again at a reload.
     pub file: PathBuf,
     /// How often a line of statistics is written; `0s` for never.
     #[serde(with = "humantime_serde")]
+    #[default(Duration::from_secs(60))]
     pub stats_interval: Duration,
 }
 
@@ -124,17 +128,6 @@ pub fn check(path: &Path) -> Result<(), LogError> {
         path: path.into(),
         error,
     })
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-            file: PathBuf::new(),
-            stats_interval: Duration::from_secs(60),
-        }
-    }
 }
 
 // === impl LogHandle ===

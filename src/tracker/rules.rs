@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+use smart_default::SmartDefault;
 
 use crate::base::addr::PublicAddresses;
 use crate::base::clock::Seconds;
@@ -23,30 +24,39 @@ pub enum Mode {
     Private,
 }
 
-/// Times in seconds, sizes in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// Times in seconds, sizes in bytes. The defaults are for [`Mode::Public`]; the config knows what differs
+/// in private mode.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, SmartDefault)]
 #[serde(default)]
 #[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the config
 pub struct Rules {
     #[serde(with = "seconds")]
+    #[default(1800)]
     pub announce_interval: u32,
     /// Advice to clients: an announce that comes earlier is answered like any other (rule R7).
     #[serde(with = "seconds")]
+    #[default(900)]
     pub min_announce_interval: u32,
     /// A peer that did not announce for this long has left (rule W10). In public mode at most
     /// [`LIFE_MAX`].
     #[serde(with = "seconds")]
+    #[default(3900)]
     pub peer_ttl: u32,
     /// How long the account of a peer that left is kept, so that it can resume (rule A2).
     #[serde(with = "seconds")]
+    #[default(86_400)]
     pub tombstone_ttl: u32,
     /// Peers in a reply to a client that does not say how many it wants.
+    #[default(50)]
     pub numwant: u32,
+    #[default(200)]
     pub max_numwant: u32,
     /// Public mode: serve torrents that are not registered.
+    #[default(true)]
     pub auto_register: bool,
     /// Public mode: swarms held at once, and torrents that clients may register.
     #[serde(deserialize_with = "up_to_32_bits")]
+    #[default(4_000_000)]
     pub max_torrents: usize,
     /// Public mode: a torrent that clients registered and that was unused for this long is removed;
     /// 0 to remove it only when its room is needed.
@@ -65,58 +75,35 @@ pub struct Rules {
     pub public_addresses: PublicAddresses,
     /// Public mode: peers of one address, or of one IPv6 network of 64 bits, in one swarm; 0 for
     /// no limit. Addresses that the internet can't reach have none: they stand for many hosts.
+    #[default(100)]
     pub max_peers_per_ip: u32,
     /// Private mode: clients of one user in one swarm (rule A6).
+    #[default(5)]
     pub max_peers_per_user: u32,
-    /// Private mode: records of one user over all torrents (rule A6).
+    /// Private mode: records of one user over all torrents (rule A6). The default is for two clients
+    /// that seed 10,000 torrents each, or one that is started twice at once.
+    #[default(20_000)]
     pub max_records_per_user: u32,
     /// Private mode: records that one user may begin at once, and in each second after that.
+    #[default(10_000)]
     pub new_records_burst: u32,
+    #[default(5)]
     pub new_records_rate: u32,
-    /// Private mode: never hand a user their own other clients (rule W8).
+    /// Private mode: never hand a user their own other clients (rule W8). Off by default: two clients of
+    /// one user should find each other, and `max_peers_per_user` bounds them.
     pub hide_own_peers: bool,
     /// Bytes a second; a total that grows faster is not believed (rule A7).
+    #[default(2_500_000_000)]
     pub max_rate: u64,
     #[serde(with = "seconds")]
+    #[default(14 * 86_400)]
     pub hnr_threshold: u32,
+    #[default(50 << 20)]
     pub hnr_min_bytes: u64,
 }
 
 fn up_to_32_bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     u32::deserialize(deserializer).map(|number| number as usize)
-}
-
-/// For [`Mode::Public`]; the config knows what differs in private mode.
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            announce_interval: 1800,
-            min_announce_interval: 900,
-            peer_ttl: 3900,
-            tombstone_ttl: 86_400,
-            numwant: 50,
-            max_numwant: 200,
-            auto_register: true,
-            max_torrents: 4_000_000,
-            forget_torrents_after: 0,
-            blocked_ports: Vec::new(),
-            blocked_networks: Vec::new(),
-            whitelist: false,
-            trust_client_ip: false,
-            public_addresses: PublicAddresses::default(),
-            max_peers_per_ip: 100,
-            max_peers_per_user: 5,
-            // Two clients that seed 10,000 torrents each, or one that is started twice at once.
-            max_records_per_user: 20_000,
-            new_records_burst: 10_000,
-            new_records_rate: 5,
-            // Two clients of one user should find each other; the limit above bounds them.
-            hide_own_peers: false,
-            max_rate: 2_500_000_000,
-            hnr_threshold: 14 * 86_400,
-            hnr_min_bytes: 50 << 20,
-        }
-    }
 }
 
 impl Rules {

@@ -66,8 +66,6 @@ pub struct HttpService {
     pub handed: Arc<Mutex<Vec<HandedConnection>>>,
 }
 
-// === impl HttpSettings ===
-
 impl HttpSettings {
     /// Whether a connection from there begins with a PROXY header.
     fn is_proxied(&self, peer: IpAddr) -> bool {

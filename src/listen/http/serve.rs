@@ -121,8 +121,6 @@ pub async fn serve(
     Ok(())
 }
 
-// === impl Worker ===
-
 impl Worker {
     /// Does what `state` asks for; returns whether connections are still accepted.
     fn follow(&self, state: ListenState) -> bool {

@@ -21,8 +21,6 @@ pub(super) struct Buffers {
     body: Vec<u8>,
 }
 
-// === impl Buffers ===
-
 impl Default for Buffers {
     fn default() -> Self {
         Self {

@@ -1,7 +1,8 @@
 //! Draws `top`. It fits 80 columns and 24 lines; larger windows give more room to the list.
 
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::layout::Constraint::{self, Fill, Length};
+use ratatui::layout::{Alignment, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table};
@@ -46,17 +47,17 @@ pub fn frame(frame: &mut Frame, view: &mut TopView) {
         return;
     }
     let [head, strip, rates, state, list, foot] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(1),
-        Constraint::Length(RATE_LINES.len() as u16 + 2),
-        Constraint::Length(5),
-        Constraint::Fill(1),
-        Constraint::Length(1),
+        Length(1),
+        Length(1),
+        Length(RATE_LINES.len() as u16 + 2),
+        Length(5),
+        Fill(1),
+        Length(1),
     ])
     .areas(area);
     draw_head(frame, view, head);
     draw_strip(frame, view, strip);
-    let halves = Layout::horizontal([Constraint::Fill(5), Constraint::Fill(4)]);
+    let halves = Layout::horizontal([Fill(5), Fill(4)]);
     let [left, right] = halves.areas(rates);
     draw_rates(frame, view, left);
     draw_peers(frame, &view.stats, right);
@@ -75,11 +76,7 @@ fn draw_head(frame: &mut Frame, view: &TopView, area: Rect) {
     let about = [stats.node.as_str(), &stats.mode, &stats.version].map(escape);
     let up = duration(stats.uptime);
     let state = state(view);
-    let [left, right] = Layout::horizontal([
-        Constraint::Fill(1),
-        Constraint::Length(state.width() as u16),
-    ])
-    .areas(area);
+    let [left, right] = Layout::horizontal([Fill(1), Length(state.width() as u16)]).areas(area);
     let about = format!(" {}  up {up}", about.join(" · "));
     let line = Line::from(vec![" Mika ".bold().reversed(), about.into()]);
     frame.render_widget(line, left);
@@ -146,16 +143,12 @@ fn draw_strip(frame: &mut Frame, view: &TopView, area: Rect) {
 
 fn draw_rates(frame: &mut Frame, view: &TopView, area: Rect) {
     let inside = boxed(frame, "Announces a second", area);
-    let lines = Layout::vertical([Constraint::Length(1); RATE_LINES.len()])
-        .areas::<{ RATE_LINES.len() }>(inside);
+    let lines =
+        Layout::vertical([Length(1); RATE_LINES.len()]).areas::<{ RATE_LINES.len() }>(inside);
     for ((label, of, color), line) in RATE_LINES.into_iter().zip(lines) {
-        let [name, number, bars] = Layout::horizontal([
-            Constraint::Length(8),
-            Constraint::Length(9),
-            Constraint::Fill(1),
-        ])
-        .spacing(1)
-        .areas(line);
+        let [name, number, bars] = Layout::horizontal([Length(8), Length(9), Fill(1)])
+            .spacing(1)
+            .areas(line);
         let now = view
             .history
             .now()
@@ -193,12 +186,7 @@ fn draw_peers(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
         Row::new(std::iter::once(Line::from(name)).chain(cells))
     };
     let head = Row::new(["", "seeders", "leechers", "paused"].map(|title| right(title.to_owned())));
-    let widths = [
-        Constraint::Length(5),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-    ];
+    let widths = [Length(5), Fill(1), Fill(1), Fill(1)];
     let rows = [
         row("IPv4", &stats.peers.ipv4),
         row("IPv6", &stats.peers.ipv6),
@@ -209,9 +197,9 @@ fn draw_peers(frame: &mut Frame, stats: &TrackerStats, area: Rect) {
 
 fn draw_journal(frame: &mut Frame, view: &TopView, area: Rect) {
     let inside = boxed(frame, "Journal", area);
-    let [lag, changes, batches] = Layout::vertical([Constraint::Length(1); 3]).areas(inside);
+    let [lag, changes, batches] = Layout::vertical([Length(1); 3]).areas(inside);
     let journal = &view.stats.journal;
-    let [text, bars] = Layout::horizontal([Constraint::Length(18), Constraint::Fill(1)])
+    let [text, bars] = Layout::horizontal([Length(18), Fill(1)])
         .spacing(1)
         .areas(lag);
     let value = format!("{} s", journal.age);
@@ -283,11 +271,7 @@ fn torrents(stats: &TrackerStats) -> Table<'static> {
             escape(torrent.label()).into_owned().into(),
         ])
     });
-    let widths = [
-        Constraint::Length(10),
-        Constraint::Length(10),
-        Constraint::Fill(1),
-    ];
+    let widths = [Length(10), Length(10), Fill(1)];
     list(rows.collect(), &widths, ["Seeders", "Leechers"], "Torrent")
 }
 
@@ -300,7 +284,7 @@ fn clients(stats: &TrackerStats) -> Table<'static> {
     });
     list(
         rows.collect(),
-        &[Constraint::Length(12), Constraint::Fill(1)],
+        &[Length(12), Fill(1)],
         ["Started"],
         "Client",
     )
@@ -316,11 +300,7 @@ fn refusals(view: &TopView) -> Table<'static> {
             escape(&reason.replace('_', " ")).into_owned().into(),
         ])
     });
-    let widths = [
-        Constraint::Length(12),
-        Constraint::Length(10),
-        Constraint::Fill(1),
-    ];
+    let widths = [Length(12), Length(10), Fill(1)];
     list(rows.collect(), &widths, ["Total", "a second"], "Reason")
 }
 
@@ -362,10 +342,7 @@ fn draw_help(frame: &mut Frame, area: Rect) {
         .iter()
         .map(|(keys, what)| Line::from(vec![format!(" {keys:<11}").bold(), (*what).into()]))
         .collect();
-    let place = area.centered(
-        Constraint::Length(52),
-        Constraint::Length(lines.len() as u16 + 2),
-    );
+    let place = area.centered(Length(52), Length(lines.len() as u16 + 2));
     frame.render_widget(Clear, place);
     let block = Block::bordered()
         .title(" Keys ")

@@ -10,7 +10,7 @@ use crate::base::ids::{TorrentId, UserId};
 use crate::change::sums::Credited;
 use crate::change::{Batch, codec};
 use crate::registry::RowChange;
-use crate::storage::{CreditRules, NewTorrent, NewUser, StorageError};
+use crate::storage::{CreditRules, NewTorrent, NewUser, StorageError, StorageResult};
 
 /// One change of [`MemoryRows`], and one transaction. It has everything that its effect depends on (the id that was
 /// chosen, the rules that were in force), so that a replay of all changes in their order makes the same rows again.
@@ -87,7 +87,7 @@ impl MemoryRows {
         &self,
         batches: &[Arc<Batch>],
         rules: &CreditRules,
-    ) -> Result<Option<MemoryChange>, StorageError> {
+    ) -> StorageResult<Option<MemoryChange>> {
         let new = self.not_applied(batches)?;
         Ok(new.first().map(|first| MemoryChange::Batches {
             journal: first.journal.clone(),
@@ -101,7 +101,7 @@ impl MemoryRows {
     }
 
     /// Makes a change; returns what it credited. [`StorageError::Broken`] if it can't be understood, which changes nothing.
-    pub fn make(&mut self, change: &MemoryChange) -> Result<Credited, StorageError> {
+    pub fn make(&mut self, change: &MemoryChange) -> StorageResult<Credited> {
         match change {
             MemoryChange::User {
                 id,
@@ -151,7 +151,7 @@ impl MemoryRows {
 }
 
 /// Consecutive batches of one journal, from their texts.
-fn batches(journal: &str, first: u64, changes: &[String]) -> Result<Vec<Arc<Batch>>, StorageError> {
+fn batches(journal: &str, first: u64, changes: &[String]) -> StorageResult<Vec<Arc<Batch>>> {
     let batch = |(number, text): (u64, &String)| {
         Ok(Arc::new(Batch {
             journal: journal.to_owned(),

@@ -16,8 +16,6 @@ pub struct MemoryFeed {
     dropped: u64,
 }
 
-// === impl MemoryFeed ===
-
 impl MemoryFeed {
     /// Adds the newest change, and drops the oldest one if too many are kept.
     pub fn push(&mut self, change: RowChange) {

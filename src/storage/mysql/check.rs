@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 
 use super::definers;
-use super::fault::MysqlFault;
-use super::session::{MysqlSession, example};
+use super::fault::MysqlResult;
+use super::session::{MysqlSession, example, told};
 use super::{columns, durability, rights, settings};
 use crate::storage::Finding;
 use crate::storage::sql::catalogue::{SqlCatalogue, SqlColumn, SqlOrigin, TriggerLook};
 use crate::storage::sql::check::rights::MissingPrivileges;
-use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::database::{SqlFault, SqlResult};
 use crate::storage::sql::statements::Statement;
 use crate::storage::sql::triggers::{Misplaced, Trigger};
 
@@ -22,12 +22,11 @@ impl SqlCatalogue for MysqlSession<'_> {
         self.link().place()
     }
 
-    async fn plan(&mut self, sql: &str) -> Result<usize, SqlFault> {
-        let result = plan(self, sql).await;
-        self.told(result).await
+    async fn plan(&mut self, sql: &str) -> SqlResult<usize> {
+        told(plan(self, sql).await, self).await
     }
 
-    fn example(&self, statement: &Statement) -> Result<String, SqlFault> {
+    fn example(&self, statement: &Statement) -> SqlResult<String> {
         Ok(example(statement))
     }
 
@@ -35,9 +34,8 @@ impl SqlCatalogue for MysqlSession<'_> {
         &mut self,
         statement: &Statement,
         column: usize,
-    ) -> Result<Option<SqlOrigin>, SqlFault> {
-        let result = self.described(statement).await;
-        let columns = self.told(result).await?;
+    ) -> SqlResult<Option<SqlOrigin>> {
+        let columns = told(self.described(statement).await, self).await?;
         let column = columns.get(column).map(|column| SqlOrigin {
             schema: column.schema_str().into_owned(),
             table: column.org_table_str().into_owned(),
@@ -46,21 +44,18 @@ impl SqlCatalogue for MysqlSession<'_> {
         Ok(column.filter(|origin| !origin.column.is_empty()))
     }
 
-    async fn look_at_server(&mut self) -> Result<Vec<Finding>, SqlFault> {
-        let result = settings::version(self).await;
-        self.told(result).await
+    async fn look_at_server(&mut self) -> SqlResult<Vec<Finding>> {
+        told(settings::version(self).await, self).await
     }
 
-    async fn look_at_session(&mut self) -> Result<Vec<Finding>, SqlFault> {
+    async fn look_at_session(&mut self) -> SqlResult<Vec<Finding>> {
         let mut findings = Vec::new();
-        let result = settings::inspect(self, &mut findings).await;
-        self.told(result).await?;
+        told(settings::inspect(self, &mut findings).await, self).await?;
         Ok(findings)
     }
 
-    async fn look_at_durability(&mut self) -> Result<Vec<Finding>, SqlFault> {
-        let result = durability::inspect(self).await;
-        self.told(result).await
+    async fn look_at_durability(&mut self) -> SqlResult<Vec<Finding>> {
+        told(durability::inspect(self).await, self).await
     }
 
     async fn look_at_triggers(
@@ -69,12 +64,14 @@ impl SqlCatalogue for MysqlSession<'_> {
         misplaced: &[Misplaced],
         site: &[Trigger],
         tries_edits: bool,
-    ) -> Result<TriggerLook, SqlFault> {
-        let result = definers::look(self, own, misplaced, site, tries_edits).await;
-        let mut look = self.told(result).await?;
+    ) -> SqlResult<TriggerLook> {
+        let mut look = told(
+            definers::look(self, own, misplaced, site, tries_edits).await,
+            self,
+        )
+        .await?;
         if let Some(first) = misplaced.first().or(look.misplaced.first()) {
-            let result = definers::is_hidden(self, &first.name).await;
-            look.are_hidden = self.told(result).await?;
+            look.are_hidden = told(definers::is_hidden(self, &first.name).await, self).await?;
         }
         Ok(look)
     }
@@ -83,20 +80,17 @@ impl SqlCatalogue for MysqlSession<'_> {
         &mut self,
         hashes: &[SqlColumn],
         prefix: Option<&SqlColumn>,
-    ) -> Result<Vec<Finding>, SqlFault> {
+    ) -> SqlResult<Vec<Finding>> {
         let mut findings = Vec::new();
-        let result = columns::hashes(self, hashes, &mut findings).await;
-        self.told(result).await?;
+        told(columns::hashes(self, hashes, &mut findings).await, self).await?;
         if let Some(prefix) = prefix {
-            let result = columns::prefixes(self, prefix, &mut findings).await;
-            self.told(result).await?;
+            told(columns::prefixes(self, prefix, &mut findings).await, self).await?;
         }
         Ok(findings)
     }
 
-    async fn grant(&mut self, missing: &MissingPrivileges) -> Result<String, SqlFault> {
-        let result = rights::grant_missing(self, missing).await;
-        self.told(result).await
+    async fn grant(&mut self, missing: &MissingPrivileges) -> SqlResult<String> {
+        told(rights::grant_missing(self, missing).await, self).await
     }
 
     async fn denied(&mut self, fault: SqlFault, statement: &str) -> SqlFault {
@@ -105,8 +99,7 @@ impl SqlCatalogue for MysqlSession<'_> {
         } else {
             rights::ALL
         };
-        let result = rights::grant(self, privileges).await;
-        match self.told(result).await {
+        match told(rights::grant(self, privileges).await, self).await {
             Ok(grant) => SqlFault::broken(format!(
                 "{}. As an administrator run: {grant}; and then mika-manage migrate again",
                 fault.error
@@ -117,7 +110,7 @@ impl SqlCatalogue for MysqlSession<'_> {
 }
 
 /// Columns of what a statement writes are looked up when it is planned, and not when it is prepared.
-async fn plan(session: &mut MysqlSession<'_>, sql: &str) -> Result<usize, MysqlFault> {
+async fn plan(session: &mut MysqlSession<'_>, sql: &str) -> MysqlResult<usize> {
     let width = session.prepare(sql).await?;
     if width == 0 {
         match session.query(&format!("EXPLAIN {sql}")).await {

@@ -7,10 +7,11 @@ use mysql_async::Conn;
 use tokio::time::timeout;
 
 use super::cells;
-use super::fault::MysqlFault;
-use super::link::{ANSWER_TIMEOUT, Dial, PING_TIMEOUT};
-use crate::storage::StorageError;
+use super::fault::MysqlResult;
+use super::link::{Dial, PING_TIMEOUT};
+use crate::storage::StorageResult;
 use crate::storage::sql::cells::SqlRows;
+use crate::storage::sql::database::ANSWER_TIMEOUT;
 use crate::storage::sql::keeper::{Attempt, LockHolder, SILENCE_SECONDS, ServerLock};
 
 /// Maximum length of a lock's name in MySQL, in characters.
@@ -30,7 +31,7 @@ impl NamedLock {
         Self { dial, name }
     }
 
-    async fn attempt(&self, wait: Duration) -> Result<Attempt<Conn>, MysqlFault> {
+    async fn attempt(&self, wait: Duration) -> MysqlResult<Attempt<Conn>> {
         let mut conn = self.dial.connect().await?;
         let silence = format!("SET SESSION wait_timeout = {SILENCE_SECONDS}");
         ask(&mut conn, &silence).await?;
@@ -43,7 +44,7 @@ impl NamedLock {
         Ok(Attempt::Refused(holder))
     }
 
-    async fn holder(&self, conn: &mut Conn) -> Result<LockHolder, MysqlFault> {
+    async fn holder(&self, conn: &mut Conn) -> MysqlResult<LockHolder> {
         let sql = format!("SELECT IS_USED_LOCK('{}')", self.name);
         let rows = ask(conn, &sql).await?;
         let number = rows.first().and_then(|row| row.integer(0));
@@ -66,7 +67,7 @@ impl NamedLock {
 impl ServerLock for NamedLock {
     type Holding = Conn;
 
-    async fn take(&self, wait: Duration) -> Result<Attempt<Conn>, StorageError> {
+    async fn take(&self, wait: Duration) -> StorageResult<Attempt<Conn>> {
         let attempt = self.attempt(wait).await;
         attempt.map_err(|fault| fault.explain(self.place(), ANSWER_TIMEOUT))
     }
@@ -97,7 +98,7 @@ impl ServerLock for NamedLock {
     }
 }
 
-async fn ask(conn: &mut Conn, sql: &str) -> Result<SqlRows, MysqlFault> {
+async fn ask(conn: &mut Conn, sql: &str) -> MysqlResult<SqlRows> {
     let mut rows = SqlRows::default();
     timeout(ANSWER_TIMEOUT, cells::query(conn, sql, &mut rows)).await??;
     Ok(rows)

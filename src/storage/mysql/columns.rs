@@ -1,6 +1,6 @@
 //! The columns of a site in which character sets matter: info hashes and prefixes.
 
-use super::fault::MysqlFault;
+use super::fault::MysqlResult;
 use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::sql::catalogue::SqlColumn;
@@ -18,7 +18,7 @@ pub(super) async fn hashes(
     session: &mut MysqlSession<'_>,
     columns: &[SqlColumn],
     findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
+) -> MysqlResult<()> {
     for column in columns {
         let charset = column.charset.as_deref().unwrap_or("ascii");
         if charset == "ascii" || column.short_of(HEX_DIGITS).is_none() {
@@ -60,7 +60,7 @@ async fn to_bytes(
     session: &mut MysqlSession<'_>,
     column: &SqlColumn,
     remark: &str,
-) -> Result<String, MysqlFault> {
+) -> MysqlResult<String> {
     let (table, name) = (&column.table, &column.name);
     let sql = format!(
         "SELECT COALESCE(SUM(LENGTH(`{name}`) = 0), 0), \
@@ -97,7 +97,7 @@ pub(super) async fn prefixes(
     session: &mut MysqlSession<'_>,
     column: &SqlColumn,
     findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
+) -> MysqlResult<()> {
     let (Some(charset), Some(width)) = (&column.charset, column.width) else {
         return Ok(());
     };

@@ -3,7 +3,7 @@
 
 use mysql_async::{Error, ServerError};
 
-use super::fault::{self, MysqlFault};
+use super::fault::{self, MysqlFault, MysqlResult};
 use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call};
@@ -31,7 +31,7 @@ pub(super) async fn look(
     misplaced: &[Misplaced],
     site: &[Trigger],
     tries_edits: bool,
-) -> Result<TriggerLook, MysqlFault> {
+) -> MysqlResult<TriggerLook> {
     let ourselves = ourselves(session).await?;
     let is_foreign = |trigger: &&Trigger| trigger.owner != ourselves;
     let is_placed = |trigger: &&Trigger| !misplaced.iter().any(|it| it.name == trigger.name);
@@ -88,10 +88,7 @@ fn of_account<'a>(triggers: &'a [Trigger], account: &str) -> Vec<&'a Trigger> {
 }
 
 /// Whether the account can't see a trigger that seems to be missing: it needs a privilege for that.
-pub(super) async fn is_hidden(
-    session: &mut MysqlSession<'_>,
-    trigger: &str,
-) -> Result<bool, MysqlFault> {
+pub(super) async fn is_hidden(session: &mut MysqlSession<'_>, trigger: &str) -> MysqlResult<bool> {
     let sql = format!("SHOW CREATE TRIGGER `{trigger}`");
     match session.query(&sql).await {
         Err(fault) if fault.is_denied() || fault.lacks_privilege() => Ok(true),
@@ -101,7 +98,7 @@ pub(super) async fn is_hidden(
 }
 
 /// The account of this session, such as `mika@localhost`.
-async fn ourselves(session: &mut MysqlSession<'_>) -> Result<String, MysqlFault> {
+async fn ourselves(session: &mut MysqlSession<'_>) -> MysqlResult<String> {
     let rows = session.query("SELECT CURRENT_USER()").await?;
     Ok(rows.first().map(|row| row.text(0)).unwrap_or_default())
 }
@@ -121,7 +118,7 @@ static EDITS: [(&Call, &Call); 2] = [
 async fn try_nothing(
     session: &mut MysqlSession<'_>,
     tries_edits: bool,
-) -> Result<Vec<Failed>, MysqlFault> {
+) -> MysqlResult<Vec<Failed>> {
     let mut failed: Vec<Failed> = Vec::new();
     let edits: &[(&'static Call, &'static Call)] = if tries_edits { &EDITS } else { &[] };
     session.query("START TRANSACTION").await?;
@@ -146,7 +143,7 @@ async fn change_nothing(
     session: &mut MysqlSession<'_>,
     read: &'static Call,
     call: &'static Call,
-) -> Result<(), MysqlFault> {
+) -> MysqlResult<()> {
     let Some(read_one) = session.statements_of(read).first() else {
         return Ok(());
     };
@@ -207,10 +204,7 @@ pub(super) async fn named(session: &mut MysqlSession<'_>, fault: MysqlFault) -> 
 }
 
 /// The trigger that has that account, and what to do; none if it is Mika's own account.
-async fn advice(
-    session: &mut MysqlSession<'_>,
-    failed: &Failed,
-) -> Result<Option<String>, MysqlFault> {
+async fn advice(session: &mut MysqlSession<'_>, failed: &Failed) -> MysqlResult<Option<String>> {
     if failed.account == ourselves(session).await? {
         return Ok(None);
     }

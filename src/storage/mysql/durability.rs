@@ -2,19 +2,15 @@
 
 use mysql_async::Error;
 
-use super::fault::MysqlFault;
+use super::fault::{MysqlFault, MysqlResult};
 use super::galera;
 use super::session::MysqlSession;
 use crate::storage::Finding;
+use crate::storage::sql::catalogue::{AFTERWARDS, asynchronous};
 use crate::storage::sql::cells::{SqlRow, SqlRows};
-use crate::storage::unusable::plural;
-
-/// The remedy after the server lost some transactions, and its limits.
-const AFTERWARDS: &str =
-    "nodes that run apply again what they still have; what no node has any more is lost";
 
 /// Checks settings of the server and its replicas, as far as Mika's account may see them.
-pub(super) async fn inspect(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
+pub(super) async fn inspect(session: &mut MysqlSession<'_>) -> MysqlResult<Vec<Finding>> {
     let mut findings = Vec::new();
     // What a crash costs a node of a cluster, the others still have.
     if !galera::inspect(session, &mut findings).await? {
@@ -24,10 +20,7 @@ pub(super) async fn inspect(session: &mut MysqlSession<'_>) -> Result<Vec<Findin
     Ok(findings)
 }
 
-async fn settings(
-    session: &mut MysqlSession<'_>,
-    findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
+async fn settings(session: &mut MysqlSession<'_>, findings: &mut Vec<Finding>) -> MysqlResult<()> {
     let sql =
         "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog";
     let rows = seen(session, sql).await?;
@@ -67,17 +60,15 @@ async fn settings(
 async fn replication(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
+) -> MysqlResult<()> {
     let replicas = replicas(session).await?;
     if replicas == 0 || is_semi_synchronous(session).await? {
         return Ok(());
     }
-    let noun = plural(replicas, "replica follows", "replicas follow");
-    findings.push(Finding::note(
-        format!(
-            "{replicas} {noun} asynchronously: one that takes the server's place may lack what that has \
-             confirmed; {AFTERWARDS}"
-        ),
+    let noun = ("replica follows", "replicas follow");
+    findings.push(asynchronous(
+        replicas,
+        noun,
         "let a replica catch up before it takes over, or turn on semi-synchronous replication \
          (rpl_semi_sync_master_enabled; in MySQL rpl_semi_sync_source_enabled)",
     ));
@@ -85,7 +76,7 @@ async fn replication(
 }
 
 /// Number of replicas that are connected, or were registered, as far as this account may see.
-async fn replicas(session: &mut MysqlSession<'_>) -> Result<usize, MysqlFault> {
+async fn replicas(session: &mut MysqlSession<'_>) -> MysqlResult<usize> {
     // MariaDB shows it to every account.
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Slaves_connected'").await?;
     if let Some(row) = rows.first() {
@@ -101,7 +92,7 @@ async fn replicas(session: &mut MysqlSession<'_>) -> Result<usize, MysqlFault> {
     Ok(0)
 }
 
-async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
+async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> MysqlResult<bool> {
     let rows = seen(session, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_status'").await?;
     let is_on = |row: SqlRow<'_>| {
         let name = row.text(0).to_ascii_lowercase();
@@ -111,7 +102,7 @@ async fn is_semi_synchronous(session: &mut MysqlSession<'_>) -> Result<bool, Mys
 }
 
 /// The rows of a statement; none if the server does not have it, or this account may not run it.
-pub(super) async fn seen(session: &mut MysqlSession<'_>, sql: &str) -> Result<SqlRows, MysqlFault> {
+pub(super) async fn seen(session: &mut MysqlSession<'_>, sql: &str) -> MysqlResult<SqlRows> {
     match session.query(sql).await {
         Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(SqlRows::default()),
         rows => rows,

@@ -1,6 +1,5 @@
 //! Errors of the server and of connections, mapped to [`StorageError`]s with the cause and the remedy.
 
-use std::io;
 use std::time::Duration;
 
 use mysql_async::{DriverError, Error, IoError, ServerError};
@@ -11,7 +10,7 @@ use super::rights::denied;
 use super::url;
 use crate::storage::StorageError;
 use crate::storage::sql::check::NO_FEED;
-use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
+use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault, late, masked};
 use crate::storage::sql::place::StatementPlace;
 use crate::storage::sql::statements::Statement;
 use crate::storage::values::RefusedValue;
@@ -27,6 +26,9 @@ pub(super) enum MysqlFault {
     NoWriter(&'static str),
     Storage(StorageError),
 }
+
+/// What a job gives, or why it failed.
+pub(super) type MysqlResult<T> = Result<T, MysqlFault>;
 
 // Codes of both MySQL and MariaDB, unless one is named.
 const TOO_MANY_CONNECTIONS: u16 = 1040;
@@ -78,31 +80,29 @@ impl MysqlFault {
         Self::Storage(StorageError::Broken(text.into()))
     }
 
-    fn code(&self) -> Option<u16> {
+    /// The server's answer, if it refused a statement or a connection.
+    fn server(&self) -> Option<&ServerError> {
         match self {
-            Self::Sql(Error::Server(error), _) => Some(error.code),
+            Self::Sql(Error::Server(error), _) => Some(error),
             _ => None,
         }
     }
 
+    fn code(&self) -> Option<u16> {
+        self.server().map(|error| error.code)
+    }
+
     /// Why a value was refused, if that is the cause.
-    pub(super) fn refused(&self) -> Option<RefusedValue> {
-        match self {
-            Self::Sql(Error::Server(error), _) => refused(error),
-            _ => None,
-        }
+    fn refused(&self) -> Option<RefusedValue> {
+        refused(self.server()?)
     }
 
     /// The name of the violated unique key.
     fn duplicate_key(&self) -> Option<String> {
-        match self {
-            Self::Sql(Error::Server(error), _) if error.code == DUPLICATE => {
-                let key = error.message.rsplit_once("for key ")?.1;
-                let key = key.trim_matches(['\'', '`', '.']);
-                Some(key.rsplit_once('.').map_or(key, |(_, key)| key).to_owned())
-            }
-            _ => None,
-        }
+        let error = self.server().filter(|error| error.code == DUPLICATE)?;
+        let key = error.message.rsplit_once("for key ")?.1;
+        let key = key.trim_matches(['\'', '`', '.']);
+        Some(key.rsplit_once('.').map_or(key, |(_, key)| key).to_owned())
     }
 
     /// Whether an account lacks a privilege or is deleted: Mika's, or that of a trigger.
@@ -203,13 +203,11 @@ impl MysqlFault {
         if let Some(key) = self.duplicate_key() {
             return FaultKind::Duplicate(key);
         }
-        match self {
-            Self::Sql(Error::Server(error), _)
-                if [LOCK_WAIT, DEADLOCK, DUPLICATE].contains(&error.code) =>
-            {
+        match self.server() {
+            Some(error) if [LOCK_WAIT, DEADLOCK, DUPLICATE].contains(&error.code) => {
                 FaultKind::Collision
             }
-            Self::Sql(Error::Server(error), _) if error.code == NO_DEFAULT => {
+            Some(error) if error.code == NO_DEFAULT => {
                 FaultKind::NoDefault(error.message.trim_end_matches('.').to_owned())
             }
             _ if self.is_lost() => FaultKind::Lost,
@@ -221,12 +219,7 @@ impl MysqlFault {
 
     /// What the server says of a statement, if that is the cause.
     pub(super) fn complaint(&self) -> Option<Box<Complaint>> {
-        let Self::Sql(Error::Server(error), _) = self else {
-            return None;
-        };
-        if self.is_lost() {
-            return None;
-        }
+        let error = self.server().filter(|_| !self.is_lost())?;
         let about = match error.code {
             UNKNOWN_TABLE => Lacking::Table,
             UNKNOWN_COLUMN => Lacking::Column,
@@ -250,10 +243,7 @@ impl MysqlFault {
     pub(super) fn explain(self, place: &str, time_limit: Duration) -> StorageError {
         match self {
             Self::Storage(error) => error,
-            Self::Late => StorageError::Away(format!(
-                "{place} did not answer within {} s",
-                time_limit.as_secs()
-            )),
+            Self::Late => late(place, time_limit),
             Self::NoWriter(why) => StorageError::Away(format!(
                 "{place}: no server takes writes now; one of them {why}"
             )),
@@ -263,7 +253,9 @@ impl MysqlFault {
             Self::Sql(Error::Io(IoError::Tls(error)), _) => StorageError::Broken(format!(
                 "{place}: no TLS: {error}: see require_ssl and verify_ca in docs/sql.md"
             )),
-            Self::Sql(Error::Io(IoError::Io(error)), _) => unreachable_now(&error, place),
+            Self::Sql(Error::Io(IoError::Io(error)), _) => {
+                StorageError::Away(format!("{place} can't be reached: {error}"))
+            }
             Self::Sql(Error::Url(_), _) => url::none(),
             Self::Sql(Error::Driver(error), _) => driver(&error, place),
             Self::Sql(Error::Other(error), _) => StorageError::Away(format!("{place}: {error}")),
@@ -288,10 +280,6 @@ impl From<StorageError> for MysqlFault {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
-}
-
-fn unreachable_now(error: &io::Error, place: &str) -> StorageError {
-    StorageError::Away(format!("{place} can't be reached: {error}"))
 }
 
 fn driver(error: &DriverError, place: &str) -> StorageError {
@@ -333,6 +321,7 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
         ),
         None => (String::new(), "run mika-manage migrate".into()),
     };
+    let said = format!("{place}: {text}{at}");
     let broken = |text: String| StorageError::Broken(text);
     match error.code {
         TOO_MANY_CONNECTIONS => StorageError::Away(format!(
@@ -349,25 +338,19 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
         code if READ_ONLY.contains(&code) => {
             StorageError::Away(format!("{place} is read-only now: {READ_ONLY_HINT}"))
         }
-        code if PASSING.contains(&code) || code == TOO_SLOW_MYSQL => {
-            StorageError::Away(format!("{place}: {text}{at}"))
-        }
+        code if PASSING.contains(&code) || code == TOO_SLOW_MYSQL => StorageError::Away(said),
         code if ACCESS_DENIED.contains(&code) => broken(format!(
-            "{place}: {text}{at}: see storage.url, and the privileges in docs/sql.md"
+            "{said}: see storage.url, and the privileges in docs/sql.md"
         )),
         UNKNOWN_DATABASE => broken(format!(
             "{place}: {text}: create it, or name another in storage.url"
         )),
-        UNKNOWN_TABLE | UNKNOWN_COLUMN | AMBIGUOUS_COLUMN => {
-            broken(format!("{place}: {text}{at}: {remedy}"))
-        }
+        UNKNOWN_TABLE | UNKNOWN_COLUMN | AMBIGUOUS_COLUMN => broken(format!("{said}: {remedy}")),
         DUPLICATE => broken(format!("{place}: a row with the same key exists{at}")),
         PACKET_TOO_LARGE => packet(place),
-        NO_DEFAULT => broken(format!(
-            "{place}: {text}{at}: give it one, or set it in {sets}"
-        )),
+        NO_DEFAULT => broken(format!("{said}: give it one, or set it in {sets}")),
         NO_DEFINER => broken(format!(
-            "{place}: {text}{at}: a trigger, view or function runs as an account that is gone: \
+            "{said}: a trigger, view or function runs as an account that is gone: \
              mika-manage check says which trigger"
         )),
         INIT_CONNECT_FAILED => StorageError::Away(format!(
@@ -377,11 +360,9 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
             "{place}: {text}: a view can't have triggers: {NO_FEED}"
         )),
         KEY_TOO_LONG => broken(format!(
-            "{place}: {text}{at}: set innodb_default_row_format = dynamic on the server"
+            "{said}: set innodb_default_row_format = dynamic on the server"
         )),
-        PRIVILEGE_MISSING => broken(format!(
-            "{place}: {text}{at}: see the privileges in docs/sql.md"
-        )),
+        PRIVILEGE_MISSING => broken(format!("{said}: see the privileges in docs/sql.md")),
         TRIGGER_AND_BINLOG => broken(format!(
             "{place}: triggers need log_bin_trust_function_creators = 1 (or the SUPER privilege) \
              while the binary log is on, and in a Galera cluster on each node: as an administrator run \
@@ -392,7 +373,10 @@ fn explain(error: &ServerError, place: &str, statement: Option<&StatementPlace>)
         )),
         SYNTAX => broken(format!("{place}: the SQL is wrong{at}: {text}")),
         _ if let Some(refused) = refused(error) => broken(format!("{place}: {refused}{at}")),
-        code => broken(format!("{place}: {}{at} (error {code})", masked(text))),
+        code => {
+            let text = masked(text, "'\"");
+            broken(format!("{place}: {text}{at} (error {code})"))
+        }
     }
 }
 
@@ -403,16 +387,6 @@ pub(super) const READ_ONLY_HINT: &str = "name the writable server in storage.url
 /// The remedy for an unsafe binary log format.
 pub(super) const BINLOG_HINT: &str = "as an administrator: SET GLOBAL binlog_format = 'ROW' (or \
     'MIXED'), and the same in the server's options file";
-
-/// A text of the server without its quotations, which may be values.
-fn masked(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for (number, part) in text.split(['\'', '"']).enumerate() {
-        let is_quoted = number % 2 == 1;
-        shown.push_str(if is_quoted { "'…'" } else { part });
-    }
-    shown
-}
 
 /// Whether the account of a trigger is deleted.
 pub(super) fn is_no_definer(error: &ServerError) -> bool {

@@ -1,6 +1,6 @@
 //! Which numbers of the feed open transactions hold.
 
-use super::fault::MysqlFault;
+use super::fault::MysqlResult;
 use super::session::MysqlSession;
 
 /// The last number up to `newest` such that no open transaction holds it or one after `after` before it.
@@ -9,7 +9,7 @@ pub(super) async fn settled(
     session: &mut MysqlSession<'_>,
     after: u64,
     newest: u64,
-) -> Result<u64, MysqlFault> {
+) -> MysqlResult<u64> {
     if !is_held(session, after, newest).await? {
         return Ok(newest);
     }
@@ -27,11 +27,7 @@ pub(super) async fn settled(
 }
 
 /// Whether a transaction holds one of the numbers after `after` up to `last`.
-async fn is_held(
-    session: &mut MysqlSession<'_>,
-    after: u64,
-    last: u64,
-) -> Result<bool, MysqlFault> {
+async fn is_held(session: &mut MysqlSession<'_>, after: u64, last: u64) -> MysqlResult<bool> {
     let sql = format!(
         "SELECT COUNT(*) FROM mika_feed WHERE seq > {after} AND seq <= {last} FOR UPDATE NOWAIT"
     );

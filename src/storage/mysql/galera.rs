@@ -1,7 +1,7 @@
 //! Whether a Galera cluster can lose a node, and replicates all tables.
 
 use super::durability::seen;
-use super::fault::MysqlFault;
+use super::fault::MysqlResult;
 use super::session::MysqlSession;
 use crate::storage::Finding;
 use crate::storage::unusable::plural;
@@ -23,7 +23,7 @@ const UNREPLICATED: &str = "SELECT t.table_name FROM information_schema.tables t
 pub(super) async fn inspect(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<bool, MysqlFault> {
+) -> MysqlResult<bool> {
     let rows = seen(session, "SELECT @@GLOBAL.wsrep_on").await?;
     if !rows.first().is_some_and(|row| row.flag(0)) {
         return Ok(false);

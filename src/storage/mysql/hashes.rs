@@ -3,7 +3,7 @@
 use mysql_async::Column;
 
 use super::cells::BINARY;
-use super::fault::MysqlFault;
+use super::fault::MysqlResult;
 use super::session::MysqlSession;
 use crate::storage::sql::cells::{Cell, SqlRow};
 use crate::storage::sql::database::HashForm;
@@ -27,7 +27,7 @@ struct TextColumn {
 pub(super) async fn forms(
     session: &mut MysqlSession<'_>,
     torrents: &Statement,
-) -> Result<[HashForm; 2], MysqlFault> {
+) -> MysqlResult<[HashForm; 2]> {
     let columns = session.described(torrents).await?;
     let mut forms = [HashForm::Bytes, HashForm::Bytes];
     for (form, place) in forms.iter_mut().zip([FIRST, SECOND]) {
@@ -50,7 +50,7 @@ pub(super) async fn forms(
 async fn text_column(
     session: &mut MysqlSession<'_>,
     column: &Column,
-) -> Result<Option<TextColumn>, MysqlFault> {
+) -> MysqlResult<Option<TextColumn>> {
     if column.character_set() == BINARY || column.column_type().is_numeric_type() {
         return Ok(None);
     }

@@ -15,23 +15,20 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::fault::MysqlFault;
+use super::fault::{MysqlFault, MysqlResult};
 use super::server::{self, WriterState};
 use super::session::MysqlSession;
 use super::{settings, url};
 use crate::base::secret::Secret;
 use crate::storage::hosts::{Hosts, out_of_service};
+use crate::storage::sql::database::ANSWER_TIMEOUT;
 use crate::storage::sql::statements::Statements;
-use crate::storage::{Finding, StorageError};
+use crate::storage::{Finding, StorageResult};
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
 /// Maximum of idle connections: for the journal and the follower.
 const IDLE_MAX: usize = 2;
-/// How long to wait for each answer of the server.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait for a statement that reads or changes whole tables.
-pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long to wait for an answer that needs no work.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for one of several hosts.
@@ -57,7 +54,7 @@ pub(super) struct MysqlLink {
 // === impl Dial ===
 
 impl Dial {
-    fn new(url: &Secret) -> Result<Self, StorageError> {
+    fn new(url: &Secret) -> StorageResult<Self> {
         let hosts = url::hosts(url)?;
         let is_alone = hosts.len() == 1;
         Ok(Self {
@@ -80,7 +77,7 @@ impl Dial {
     }
 
     /// Connects to the server that takes writes, and sets up the session.
-    pub(super) async fn connect(&self) -> Result<Conn, MysqlFault> {
+    pub(super) async fn connect(&self) -> MysqlResult<Conn> {
         let mut spare = None;
         let mut failure = MysqlFault::Late;
         for (place, host) in self.hosts.in_turn() {
@@ -116,7 +113,7 @@ impl Dial {
         findings
     }
 
-    async fn connect_to(&self, host: &Opts) -> Result<(Conn, WriterState), MysqlFault> {
+    async fn connect_to(&self, host: &Opts) -> MysqlResult<(Conn, WriterState)> {
         let mut conn = Conn::new(host.clone()).await?;
         settings::set(&mut conn).await?;
         let standing = if self.hosts.len() > 1 {
@@ -144,7 +141,7 @@ fn named(host: &Opts) -> String {
 // === impl MysqlLink ===
 
 impl MysqlLink {
-    pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
+    pub(super) fn new(url: &Secret) -> StorageResult<Self> {
         Ok(Self {
             dial: Dial::new(url)?,
             idle: Mutex::new(Vec::new()),
@@ -157,7 +154,7 @@ impl MysqlLink {
         &'a self,
         statements: &'a Statements,
         time_limit: Duration,
-    ) -> Result<MysqlSession<'a>, MysqlFault> {
+    ) -> MysqlResult<MysqlSession<'a>> {
         let room = timeout(ANSWER_TIMEOUT, self.room.acquire()).await;
         let Ok(Ok(room)) = room else {
             return Err(MysqlFault::Late);
@@ -166,7 +163,7 @@ impl MysqlLink {
         Ok(MysqlSession::new(self, conn, room, statements, time_limit))
     }
 
-    async fn connection(&self) -> Result<Conn, MysqlFault> {
+    async fn connection(&self) -> MysqlResult<Conn> {
         let idle = self.idle.lock().pop();
         if let Some(mut conn) = idle {
             if let Ok(Ok(())) = timeout(PING_TIMEOUT, conn.ping()).await {

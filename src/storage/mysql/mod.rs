@@ -23,19 +23,18 @@ mod settings;
 mod url;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
 use self::claim::NamedLock;
-use self::link::{ANSWER_TIMEOUT, MysqlLink, WHOLE_TABLE_TIMEOUT};
+use self::link::MysqlLink;
 use self::session::MysqlSession;
 pub(super) use self::url::check as check_url;
-use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
+use super::sql::database::{ANSWER_TIMEOUT, SqlDatabase, SqlResult, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{self, Schema, Statements};
 use super::sql::{self, SqlStorage, keeper};
-use super::{Claim, Finding, Storage, StorageConfig, StorageError, migrate};
+use super::{Claim, Finding, Storage, StorageConfig, StorageResult, migrate};
 
 /// The schemas of this crate.
 static SCHEMAS: [Schema; 2] = [
@@ -81,7 +80,7 @@ pub(super) fn schemas() -> &'static [Schema] {
 }
 
 /// Opens the database of a URL; the first call connects.
-pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+pub fn open(config: &StorageConfig) -> StorageResult<Arc<dyn Storage>> {
     let schema = statements::chosen(&SCHEMAS, config)?;
     let statements = sql::statements(schema, config)?;
     let database = Mysql {
@@ -93,18 +92,9 @@ pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
 }
 
 impl Mysql {
-    async fn open(&self, job: Use) -> Result<MysqlSession<'_>, SqlFault> {
-        let session = self.link.session(&self.statements, time_limit(job)).await;
+    async fn open(&self, job: Use) -> SqlResult<MysqlSession<'_>> {
+        let session = self.link.session(&self.statements, job.time_limit()).await;
         session.map_err(|fault| fault.told(self.link.place(), ANSWER_TIMEOUT))
-    }
-}
-
-/// How long a job waits for each answer.
-fn time_limit(job: Use) -> Duration {
-    if job.is_long() {
-        WHOLE_TABLE_TIMEOUT
-    } else {
-        ANSWER_TIMEOUT
     }
 }
 
@@ -114,11 +104,11 @@ impl SqlDatabase for Mysql {
         self.schema
     }
 
-    async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
+    async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>> {
         Ok(Box::new(self.open(job).await?))
     }
 
-    async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
+    async fn claim(&self, identity: &str) -> StorageResult<Claim> {
         let servers = self.link.dial.each();
         let locks = servers.map(|dial| NamedLock::new(dial, identity));
         keeper::claim(locks.collect()).await

@@ -1,7 +1,7 @@
 //! The privileges of Mika's account: what to grant, and what a denial says.
 
 use super::definers::quoted;
-use super::fault::MysqlFault;
+use super::fault::MysqlResult;
 use super::session::MysqlSession;
 use crate::storage::sql::check::rights::MissingPrivileges;
 
@@ -12,10 +12,7 @@ pub(super) const ALL: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, IND
 const ON_OWN: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP";
 
 /// The statement that grants these to Mika's account on the whole database.
-pub(super) async fn grant(
-    session: &mut MysqlSession<'_>,
-    privileges: &str,
-) -> Result<String, MysqlFault> {
+pub(super) async fn grant(session: &mut MysqlSession<'_>, privileges: &str) -> MysqlResult<String> {
     let (database, account) = database_and_account(session).await?;
     Ok(format!("GRANT {privileges} ON {database}.* TO {account}"))
 }
@@ -24,7 +21,7 @@ pub(super) async fn grant(
 pub(super) async fn grant_missing(
     session: &mut MysqlSession<'_>,
     missing: &MissingPrivileges,
-) -> Result<String, MysqlFault> {
+) -> MysqlResult<String> {
     if let Some(names) = missing.on_database() {
         return grant(session, &names).await;
     }
@@ -44,9 +41,7 @@ pub(super) async fn grant_missing(
 }
 
 /// The database and Mika's account, as SQL.
-async fn database_and_account(
-    session: &mut MysqlSession<'_>,
-) -> Result<(String, String), MysqlFault> {
+async fn database_and_account(session: &mut MysqlSession<'_>) -> MysqlResult<(String, String)> {
     let rows = session.query("SELECT DATABASE(), CURRENT_USER()").await?;
     let row = rows.first();
     let text = |place| row.map(|row| row.text(place)).unwrap_or_default();

@@ -3,7 +3,7 @@
 use mysql_async::Conn;
 
 use super::cells;
-use super::fault::MysqlFault;
+use super::fault::{MysqlFault, MysqlResult};
 use crate::storage::sql::cells::SqlRows;
 
 /// What `wsrep_local_state` says of a node that has all that the others have.
@@ -21,7 +21,7 @@ pub(super) enum WriterState {
 }
 
 /// How a server stands; a fault if it takes no writes.
-pub(super) async fn standing(conn: &mut Conn) -> Result<WriterState, MysqlFault> {
+pub(super) async fn standing(conn: &mut Conn) -> MysqlResult<WriterState> {
     let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on')";
     let variables = ask(conn, sql).await?;
     let is_on =
@@ -45,7 +45,7 @@ pub(super) async fn standing(conn: &mut Conn) -> Result<WriterState, MysqlFault>
     }
 }
 
-async fn ask(conn: &mut Conn, sql: &str) -> Result<SqlRows, MysqlFault> {
+async fn ask(conn: &mut Conn, sql: &str) -> MysqlResult<SqlRows> {
     let mut rows = SqlRows::default();
     cells::query(conn, sql, &mut rows).await?;
     Ok(rows)

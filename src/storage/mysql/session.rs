@@ -10,15 +10,15 @@ use tokio::join;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::fault::MysqlFault;
+use super::fault::{MysqlFault, MysqlResult};
 use super::link::{MysqlLink, PING_TIMEOUT};
 use super::rows::TextsForRows;
 use super::settings::SQL_MODE;
 use super::{cells, definers, feed, hashes};
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
-use crate::storage::sql::cells::{Cell, SqlRows};
-use crate::storage::sql::database::{HashForm, SqlFault, SqlSession};
+use crate::storage::sql::cells::{Cell, SqlParams, SqlRows};
+use crate::storage::sql::database::{HashForm, SqlFault, SqlResult, SqlSession};
 use crate::storage::sql::statements::{Piece, Statement, Statements};
 
 /// Seconds for which a job waits for the named lock of another.
@@ -38,8 +38,6 @@ pub(super) struct MysqlSession<'a> {
     is_lenient: bool,
     _room: SemaphorePermit<'a>,
 }
-
-// === impl MysqlSession ===
 
 impl<'a> MysqlSession<'a> {
     pub(super) fn new(
@@ -76,27 +74,23 @@ impl<'a> MysqlSession<'a> {
     }
 
     /// The rows of the driver's own SQL.
-    pub(super) async fn query(&mut self, sql: &str) -> Result<SqlRows, MysqlFault> {
+    pub(super) async fn query(&mut self, sql: &str) -> MysqlResult<SqlRows> {
         let mut rows = SqlRows::default();
         self.query_into(&mut rows, sql).await?;
         Ok(rows)
     }
 
-    async fn query_into(&mut self, rows: &mut SqlRows, sql: &str) -> Result<(), MysqlFault> {
+    async fn query_into(&mut self, rows: &mut SqlRows, sql: &str) -> MysqlResult<()> {
         Ok(timeout(self.time_limit, cells::query(&mut self.conn, sql, rows)).await??)
     }
 
     /// The rows of the driver's own SQL with parameters.
-    pub(super) async fn exec(
-        &mut self,
-        sql: &str,
-        params: &[Cell<'_>],
-    ) -> Result<SqlRows, MysqlFault> {
+    pub(super) async fn exec(&mut self, sql: &str, params: &[Cell<'_>]) -> MysqlResult<SqlRows> {
         let params = params.iter().map(cells::param).collect();
         self.exec_values(sql, params).await
     }
 
-    async fn exec_values(&mut self, sql: &str, params: Vec<Value>) -> Result<SqlRows, MysqlFault> {
+    async fn exec_values(&mut self, sql: &str, params: Vec<Value>) -> MysqlResult<SqlRows> {
         Ok(timeout(self.time_limit, cells::exec(&mut self.conn, sql, params)).await??)
     }
 
@@ -104,9 +98,9 @@ impl<'a> MysqlSession<'a> {
     pub(super) async fn call(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, MysqlFault> {
+    ) -> MysqlResult<SqlRows> {
         let (mut sql, values) = prepared(statement, params);
         sql.push_str(tail);
         let result = self.exec_values(&sql, values).await;
@@ -120,7 +114,7 @@ impl<'a> MysqlSession<'a> {
         statement: &Statement,
         columns: &str,
         rows: &SqlRows,
-    ) -> Result<SqlRows, MysqlFault> {
+    ) -> MysqlResult<SqlRows> {
         let mut found = SqlRows::default();
         let mut texts = TextsForRows::new(statement, columns, rows);
         let mut next = texts.next();
@@ -134,10 +128,7 @@ impl<'a> MysqlSession<'a> {
     }
 
     /// The result columns of a named statement, as the server describes them.
-    pub(super) async fn described(
-        &mut self,
-        statement: &Statement,
-    ) -> Result<Arc<[Column]>, MysqlFault> {
+    pub(super) async fn described(&mut self, statement: &Statement) -> MysqlResult<Arc<[Column]>> {
         // Prepared statements are cached: one round trip for each connection.
         let (sql, _) = prepared(statement, &[]);
         let prepared = timeout(self.time_limit, self.conn.prep(sql)).await?;
@@ -146,7 +137,7 @@ impl<'a> MysqlSession<'a> {
     }
 
     /// Prepares a statement without running it; returns the number of result columns.
-    pub(super) async fn prepare(&mut self, sql: &str) -> Result<usize, MysqlFault> {
+    pub(super) async fn prepare(&mut self, sql: &str) -> MysqlResult<usize> {
         let prepared = async {
             let statement = self.conn.prep(sql).await?;
             let width = statement.columns().len();
@@ -156,25 +147,8 @@ impl<'a> MysqlSession<'a> {
         timeout(self.time_limit, prepared).await?
     }
 
-    /// A result as the engine has it: with the trigger in the fault of one that runs as an unusable account.
-    pub(super) async fn told<T>(&mut self, result: Result<T, MysqlFault>) -> Result<T, SqlFault> {
-        let fault = match result {
-            Ok(done) => return Ok(done),
-            Err(fault) => fault,
-        };
-        self.is_last |= fault.wants_new_link();
-        let complaint = fault.complaint();
-        let fault = if fault.is_by_account() {
-            definers::named(self, fault).await
-        } else {
-            fault
-        };
-        let fault = fault.told(self.link.place(), self.time_limit);
-        Err(SqlFault { complaint, ..fault })
-    }
-
     /// Acquires a lock that excludes other processes with the same database.
-    async fn acquire(&mut self, name: &str) -> Result<(), MysqlFault> {
+    async fn acquire(&mut self, name: &str) -> MysqlResult<()> {
         // Locks are global on the server; a name has at most 64 characters.
         let sql = format!(
             "SELECT GET_LOCK(CONCAT('mika.{name}.', LEFT(MD5(DATABASE()), 16)), {LOCK_SECONDS})"
@@ -209,6 +183,27 @@ impl<'a> MysqlSession<'a> {
     }
 }
 
+/// The result of a job on a session as the engine has it: with the trigger in the fault of one that runs as an unusable
+/// account.
+pub(super) async fn told<T>(
+    result: MysqlResult<T>,
+    session: &mut MysqlSession<'_>,
+) -> SqlResult<T> {
+    let fault = match result {
+        Ok(done) => return Ok(done),
+        Err(fault) => fault,
+    };
+    session.is_last |= fault.wants_new_link();
+    let complaint = fault.complaint();
+    let fault = if fault.is_by_account() {
+        definers::named(session, fault).await
+    } else {
+        fault
+    };
+    let fault = fault.told(session.link.place(), session.time_limit);
+    Err(SqlFault { complaint, ..fault })
+}
+
 #[async_trait]
 impl SqlSession for MysqlSession<'_> {
     fn pads_with_zeros(&self) -> bool {
@@ -222,11 +217,10 @@ impl SqlSession for MysqlSession<'_> {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, SqlFault> {
-        let result = self.call(statement, params, tail).await;
-        self.told(result).await
+    ) -> SqlResult<SqlRows> {
+        told(self.call(statement, params, tail).await, self).await
     }
 
     async fn run_for(
@@ -234,33 +228,29 @@ impl SqlSession for MysqlSession<'_> {
         statement: &Statement,
         columns: &'static str,
         rows: &Arc<SqlRows>,
-    ) -> Result<SqlRows, SqlFault> {
-        let result = self.call_for(statement, columns, rows).await;
-        self.told(result).await
+    ) -> SqlResult<SqlRows> {
+        told(self.call_for(statement, columns, rows).await, self).await
     }
 
-    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault> {
+    async fn execute(&mut self, sql: &str) -> SqlResult<()> {
         let result = self.query(sql).await;
-        self.told(result.map(drop)).await
+        told(result.map(drop), self).await
     }
 
-    async fn lock(&mut self, name: &str) -> Result<(), SqlFault> {
-        let result = self.acquire(name).await;
-        self.told(result).await
+    async fn lock(&mut self, name: &str) -> SqlResult<()> {
+        told(self.acquire(name).await, self).await
     }
 
-    async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
-        let result = hashes::forms(self, torrents).await;
-        self.told(result).await
+    async fn hash_forms(&mut self, torrents: &Statement) -> SqlResult<[HashForm; 2]> {
+        told(hashes::forms(self, torrents).await, self).await
     }
 
-    async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
-        let result = feed::settled(self, after, newest).await;
-        self.told(result).await
+    async fn feed_settled(&mut self, after: u64, newest: u64) -> SqlResult<u64> {
+        told(feed::settled(self, after, newest).await, self).await
     }
 
     /// Without strict mode, the server clamps totals to their columns.
-    async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {
+    async fn set_clamping(&mut self, clamps: bool) -> SqlResult<bool> {
         let mode = if clamps {
             "NO_ENGINE_SUBSTITUTION"
         } else {
@@ -280,7 +270,7 @@ impl SqlSession for MysqlSession<'_> {
 }
 
 /// The text of a statement with `?` for its parameters, and their values in order.
-fn prepared(statement: &Statement, params: &[(&'static str, Cell<'_>)]) -> (String, Vec<Value>) {
+fn prepared(statement: &Statement, params: &SqlParams<'_>) -> (String, Vec<Value>) {
     let mut sql = String::new();
     let mut values = Vec::new();
     for piece in &statement.pieces {

@@ -7,9 +7,10 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
-use super::fault::{BINLOG_HINT, MysqlFault, READ_ONLY_HINT};
+use super::fault::{BINLOG_HINT, MysqlFault, MysqlResult, READ_ONLY_HINT};
 use super::session::MysqlSession;
 use crate::storage::Finding;
+use crate::storage::sql::catalogue::changed_setting;
 
 /// Invalid values are refused, not truncated; quotes and operators are standard.
 pub(super) const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION";
@@ -51,7 +52,7 @@ const LOOKED_AT: [(&str, &str); 8] = [
 ];
 
 /// Sets up the session of a new connection.
-pub(super) async fn set(conn: &mut Conn) -> Result<(), MysqlFault> {
+pub(super) async fn set(conn: &mut Conn) -> MysqlResult<()> {
     for sql in NEEDED {
         conn.query_drop(sql).await?;
     }
@@ -68,7 +69,7 @@ pub(super) async fn set(conn: &mut Conn) -> Result<(), MysqlFault> {
 pub(super) async fn inspect(
     session: &mut MysqlSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
+) -> MysqlResult<()> {
     let names = LOOKED_AT.map(|(name, _)| format!("@@SESSION.{name}"));
     let rows = session
         .query(&format!("SELECT {}", names.join(", ")))
@@ -77,13 +78,8 @@ pub(super) async fn inspect(
         return Ok(());
     };
     for (column, (name, wanted)) in LOOKED_AT.into_iter().enumerate() {
-        let found = row.text(column);
-        if found != wanted {
-            findings.push(Finding::problem(
-                format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
-                "name the server itself in storage.url, and not a proxy or pooler that changes sessions",
-            ));
-        }
+        let instead = "and not a proxy or pooler that changes sessions";
+        findings.extend(changed_setting(name, &row.text(column), wanted, instead));
     }
     of_server(session, findings).await
 }
@@ -93,7 +89,7 @@ const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 1);
 const MARIADB_OLDEST: (u16, u16, u16) = (10, 5, 2);
 
 /// Checks whether the server is new enough.
-pub(super) async fn version(session: &mut MysqlSession<'_>) -> Result<Vec<Finding>, MysqlFault> {
+pub(super) async fn version(session: &mut MysqlSession<'_>) -> MysqlResult<Vec<Finding>> {
     let rows = session.query("SELECT VERSION()").await?;
     let version = rows.first().map(|row| row.text(0)).unwrap_or_default();
     let oldest = if version.contains("MariaDB") {
@@ -115,10 +111,7 @@ pub(super) async fn version(session: &mut MysqlSession<'_>) -> Result<Vec<Findin
 const PACKET_MIN: u64 = 1 << 20;
 
 /// Checks global settings that Mika can't change.
-async fn of_server(
-    session: &mut MysqlSession<'_>,
-    findings: &mut Vec<Finding>,
-) -> Result<(), MysqlFault> {
+async fn of_server(session: &mut MysqlSession<'_>, findings: &mut Vec<Finding>) -> MysqlResult<()> {
     let sql = "SELECT @@GLOBAL.log_bin, @@GLOBAL.binlog_format, @@GLOBAL.max_allowed_packet, \
         @@GLOBAL.read_only";
     let rows = match session.query(sql).await {
@@ -154,7 +147,7 @@ async fn of_server(
 }
 
 /// Whether writes are possible; some accounts may write to a read-only server.
-async fn can_write(session: &mut MysqlSession<'_>) -> Result<bool, MysqlFault> {
+async fn can_write(session: &mut MysqlSession<'_>) -> MysqlResult<bool> {
     match session.query("DELETE FROM mika_journal WHERE 1 = 0").await {
         Err(fault) if fault.is_read_only() => Ok(false),
         Ok(_) | Err(MysqlFault::Sql(Error::Server(_), _)) => Ok(true),

@@ -6,7 +6,7 @@ use mysql_async::{Opts, OptsBuilder, UrlError};
 
 use crate::base::secret::Secret;
 use crate::base::url;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, StorageResult};
 
 /// What a URL looks like.
 const FORM: &str = "mysql://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -26,7 +26,7 @@ fn check_scheme(url: &Secret) -> Result<(), String> {
 }
 
 /// The options of each host, in the order of the URL.
-pub(super) fn hosts(url: &Secret) -> Result<Vec<Opts>, StorageError> {
+pub(super) fn hosts(url: &Secret) -> StorageResult<Vec<Opts>> {
     let wrong = |problem| StorageError::Broken(format!("storage.url: {problem}"));
     check_scheme(url).map_err(wrong)?;
     let texts = texts(url.expose());
@@ -82,7 +82,7 @@ fn bad_url(problem: &str) -> StorageError {
     ))
 }
 
-fn options(text: &str, url: &Secret) -> Result<Opts, StorageError> {
+fn options(text: &str, url: &Secret) -> StorageResult<Opts> {
     let opts = Opts::from_url(text).map_err(|error| invalid(&error, url))?;
     if opts.db_name().is_none() {
         return Err(StorageError::Broken(

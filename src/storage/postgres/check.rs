@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::fault::PostgresFault;
-use super::session::PostgresSession;
+use super::fault::PostgresResult;
+use super::session::{PostgresSession, told};
 use super::statement::with_params;
 use super::values::PostgresValue;
 use super::{durability, rights, settings};
@@ -11,7 +11,7 @@ use crate::storage::Finding;
 use crate::storage::sql::catalogue::{SqlCatalogue, SqlColumn, SqlOrigin, TriggerLook};
 use crate::storage::sql::cells::Cell;
 use crate::storage::sql::check::rights::MissingPrivileges;
-use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::database::{SqlFault, SqlResult};
 use crate::storage::sql::header::Dialect;
 use crate::storage::sql::statements::Statement;
 use crate::storage::sql::triggers::{Misplaced, Trigger};
@@ -25,12 +25,11 @@ impl SqlCatalogue for PostgresSession<'_> {
         self.link().place()
     }
 
-    async fn plan(&mut self, sql: &str) -> Result<usize, SqlFault> {
-        let result = plan(self, sql).await;
-        self.told(result)
+    async fn plan(&mut self, sql: &str) -> SqlResult<usize> {
+        told(plan(self, sql).await, self)
     }
 
-    fn example(&self, statement: &Statement) -> Result<String, SqlFault> {
+    fn example(&self, statement: &Statement) -> SqlResult<String> {
         let columns = statement.call.rows;
         if columns.is_empty() {
             return Ok(with_params(statement, "").0);
@@ -43,26 +42,22 @@ impl SqlCatalogue for PostgresSession<'_> {
         &mut self,
         statement: &Statement,
         column: usize,
-    ) -> Result<Option<SqlOrigin>, SqlFault> {
-        let result = origin(self, statement, column).await;
-        self.told(result)
+    ) -> SqlResult<Option<SqlOrigin>> {
+        told(origin(self, statement, column).await, self)
     }
 
-    async fn look_at_server(&mut self) -> Result<Vec<Finding>, SqlFault> {
-        let result = settings::version(self).await;
-        self.told(result)
+    async fn look_at_server(&mut self) -> SqlResult<Vec<Finding>> {
+        told(settings::version(self).await, self)
     }
 
-    async fn look_at_session(&mut self) -> Result<Vec<Finding>, SqlFault> {
+    async fn look_at_session(&mut self) -> SqlResult<Vec<Finding>> {
         let mut findings = Vec::new();
-        let result = settings::inspect(self, &mut findings).await;
-        self.told(result)?;
+        told(settings::inspect(self, &mut findings).await, self)?;
         Ok(findings)
     }
 
-    async fn look_at_durability(&mut self) -> Result<Vec<Finding>, SqlFault> {
-        let result = durability::inspect(self).await;
-        self.told(result)
+    async fn look_at_durability(&mut self) -> SqlResult<Vec<Finding>> {
+        told(durability::inspect(self).await, self)
     }
 
     async fn look_at_triggers(
@@ -71,10 +66,10 @@ impl SqlCatalogue for PostgresSession<'_> {
         _misplaced: &[Misplaced],
         _site: &[Trigger],
         _tries_edits: bool,
-    ) -> Result<TriggerLook, SqlFault> {
-        let result = rights::of_triggers(self).await;
+    ) -> SqlResult<TriggerLook> {
+        let finding = told(rights::of_triggers(self).await, self)?;
         Ok(TriggerLook {
-            findings: self.told(result)?.into_iter().collect(),
+            findings: finding.into_iter().collect(),
             ..TriggerLook::default()
         })
     }
@@ -84,7 +79,7 @@ impl SqlCatalogue for PostgresSession<'_> {
         &mut self,
         hashes: &[SqlColumn],
         _prefix: Option<&SqlColumn>,
-    ) -> Result<Vec<Finding>, SqlFault> {
+    ) -> SqlResult<Vec<Finding>> {
         let finding = |column: &SqlColumn| {
             let (problem, kind) = match column.short_of(HEX_DIGITS) {
                 Some(width) => (
@@ -104,14 +99,12 @@ impl SqlCatalogue for PostgresSession<'_> {
         Ok(hashes.iter().filter_map(finding).collect())
     }
 
-    async fn grant(&mut self, missing: &MissingPrivileges) -> Result<String, SqlFault> {
-        let result = rights::grant(self, missing).await;
-        self.told(result)
+    async fn grant(&mut self, missing: &MissingPrivileges) -> SqlResult<String> {
+        told(rights::grant(self, missing).await, self)
     }
 
     async fn denied(&mut self, fault: SqlFault, statement: &str) -> SqlFault {
-        let result = rights::remedy(self, statement).await;
-        match self.told(result) {
+        match told(rights::remedy(self, statement).await, self) {
             Ok(remedy) => SqlFault::broken(format!(
                 "{}. {remedy}; and then mika-manage migrate again",
                 fault.error
@@ -122,7 +115,7 @@ impl SqlCatalogue for PostgresSession<'_> {
 }
 
 /// By the tables as they are now. The server looks at privileges when it plans a statement with values.
-async fn plan(session: &mut PostgresSession<'_>, sql: &str) -> Result<usize, PostgresFault> {
+async fn plan(session: &mut PostgresSession<'_>, sql: &str) -> PostgresResult<usize> {
     let prepared = session.prepare_anew(sql).await?;
     let width = prepared.columns().len();
     let explain = async {
@@ -142,7 +135,7 @@ async fn origin(
     session: &mut PostgresSession<'_>,
     statement: &Statement,
     column: usize,
-) -> Result<Option<SqlOrigin>, PostgresFault> {
+) -> PostgresResult<Option<SqlOrigin>> {
     let prepared = session.prepare(&with_params(statement, "").0).await?;
     let column = prepared.columns().get(column);
     let Some((table, number)) =

@@ -7,10 +7,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::SimpleQueryMessage;
 
-use super::fault::PostgresFault;
-use super::link::{ANSWER_TIMEOUT, PostgresConn, PostgresDial};
+use super::fault::PostgresResult;
+use super::link::{PostgresConn, PostgresDial};
 use crate::base::clock::timer;
-use crate::storage::StorageError;
+use crate::storage::StorageResult;
+use crate::storage::sql::database::ANSWER_TIMEOUT;
 use crate::storage::sql::keeper::{Attempt, LockHolder, SILENCE_SECONDS, ServerLock};
 
 /// How often to look whether a lock was released.
@@ -42,7 +43,7 @@ impl AdvisoryLock {
         Self { dial, name }
     }
 
-    async fn attempt(&self, wait: Duration) -> Result<Attempt<Held>, PostgresFault> {
+    async fn attempt(&self, wait: Duration) -> PostgresResult<Attempt<Held>> {
         let conn = self.dial.connect().await?;
         ask(&conn, KEEPALIVES).await?;
         let version = number(ask(&conn, "SHOW server_version_num").await?.as_deref());
@@ -78,7 +79,7 @@ impl AdvisoryLock {
         )
     }
 
-    async fn holder(&self, conn: &PostgresConn) -> Result<LockHolder, PostgresFault> {
+    async fn holder(&self, conn: &PostgresConn) -> PostgresResult<LockHolder> {
         let number = number(ask(conn, &self.locks()).await?.as_deref());
         let mut who = None;
         if let Some(process) = number {
@@ -96,7 +97,7 @@ impl AdvisoryLock {
 impl ServerLock for AdvisoryLock {
     type Holding = Held;
 
-    async fn take(&self, wait: Duration) -> Result<Attempt<Held>, StorageError> {
+    async fn take(&self, wait: Duration) -> StorageResult<Attempt<Held>> {
         let attempt = self.attempt(wait).await;
         attempt.map_err(|fault| fault.explain(self.place(), ANSWER_TIMEOUT))
     }
@@ -145,7 +146,7 @@ fn name_of(identity: &str) -> (u32, u32) {
 }
 
 /// The first value of a statement.
-async fn ask(conn: &PostgresConn, sql: &str) -> Result<Option<String>, PostgresFault> {
+async fn ask(conn: &PostgresConn, sql: &str) -> PostgresResult<Option<String>> {
     let messages = timeout(ANSWER_TIMEOUT, conn.client.simple_query(sql)).await??;
     Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),

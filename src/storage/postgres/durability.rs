@@ -1,18 +1,12 @@
 //! Whether committed data survives a crash of the server or its host, and a fail-over.
 
-use super::fault::PostgresFault;
+use super::fault::PostgresResult;
 use super::session::PostgresSession;
 use crate::storage::Finding;
-use crate::storage::unusable::plural;
-
-/// The remedy after the server lost some transactions, and its limits.
-const AFTERWARDS: &str =
-    "nodes that run apply again what they still have; what no node has any more is lost";
+use crate::storage::sql::catalogue::{AFTERWARDS, asynchronous};
 
 /// Checks settings of the server and its standbys.
-pub(super) async fn inspect(
-    session: &mut PostgresSession<'_>,
-) -> Result<Vec<Finding>, PostgresFault> {
+pub(super) async fn inspect(session: &mut PostgresSession<'_>) -> PostgresResult<Vec<Finding>> {
     let sql = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
         current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
         (SELECT COUNT(*) FROM pg_stat_replication)";
@@ -46,12 +40,10 @@ pub(super) async fn inspect(
     let standbys = usize::try_from(row.total(4)).unwrap_or(usize::MAX);
     let waits = !row.text(3).is_empty() && !["off", "local"].contains(&commit.as_str());
     if standbys > 0 && !waits {
-        let noun = plural(standbys, "standby follows", "standbys follow");
-        findings.push(Finding::note(
-            format!(
-                "{standbys} {noun} asynchronously: one that takes the server's place may lack what that has \
-                 confirmed; {AFTERWARDS}"
-            ),
+        let noun = ("standby follows", "standbys follow");
+        findings.push(asynchronous(
+            standbys,
+            noun,
             "let a standby catch up before it takes over, or name it in synchronous_standby_names",
         ));
     }

@@ -12,7 +12,7 @@ use tokio_rustls::rustls;
 use super::refused::refused;
 use super::rights;
 use crate::storage::StorageError;
-use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault};
+use crate::storage::sql::database::{Complaint, FaultKind, Lacking, SqlFault, late, masked};
 use crate::storage::sql::place::StatementPlace;
 use crate::storage::sql::statements::Statement;
 use crate::storage::values::RefusedValue;
@@ -35,6 +35,9 @@ pub(super) enum PostgresFault {
     Storage(StorageError),
 }
 
+/// What a job gives, or why it failed.
+pub(super) type PostgresResult<T> = Result<T, PostgresFault>;
+
 /// The remedy for a server that can't be written to.
 pub(super) const STANDBY_HINT: &str = "name the primary server in storage.url, or all of them with commas between: \
     the one that takes writes is used";
@@ -42,6 +45,9 @@ pub(super) const STANDBY_HINT: &str = "name the primary server in storage.url, o
 /// The remedy for connections that are not the server's own.
 const POOLER_HINT: &str = "name the server itself in storage.url, or a pooler that keeps a session for each \
     connection";
+
+/// What stands around names and values in the server's texts, in any language.
+const QUOTES: &str = "'\"«»‹›„“”‘’‚`";
 
 /// What the client library says of a server without TLS.
 const NO_TLS_OFFERED: &str = "server does not support TLS";
@@ -254,13 +260,6 @@ fn tls_error(error: &Error) -> Option<&rustls::Error> {
     cause.downcast_ref::<rustls::Error>()
 }
 
-fn late(place: &str, time_limit: Duration) -> StorageError {
-    StorageError::Away(format!(
-        "{place} did not answer within {} s",
-        time_limit.as_secs()
-    ))
-}
-
 fn no_tls(place: &str, problem: &str) -> String {
     format!("{place}: no TLS: {problem}: see sslmode and sslrootcert in docs/sql.md")
 }
@@ -394,19 +393,8 @@ fn told(error: &DbError) -> String {
     if names_only.iter().any(|class| code.starts_with(class)) {
         text.to_owned()
     } else {
-        masked(text)
+        masked(text, QUOTES)
     }
-}
-
-/// A text of the server without its quotations, in any language.
-fn masked(text: &str) -> String {
-    let is_quote = |char: char| "'\"«»‹›„“”‘’‚`".contains(char);
-    let mut shown = String::with_capacity(text.len());
-    for (number, part) in text.split(is_quote).enumerate() {
-        let is_quoted = number % 2 == 1;
-        shown.push_str(if is_quoted { "'…'" } else { part });
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -415,9 +403,9 @@ mod tests {
 
     #[test]
     fn no_quotation_is_shown() {
-        assert_eq!(masked("No such 'thing' here"), "No such '…' here");
-        assert_eq!(masked("ungültig: »my-key« da"), "ungültig: '…' da");
-        assert_eq!(masked("cut \"off"), "cut '…'");
+        assert_eq!(masked("No such 'thing' here", QUOTES), "No such '…' here");
+        assert_eq!(masked("ungültig: »my-key« da", QUOTES), "ungültig: '…' da");
+        assert_eq!(masked("cut \"off", QUOTES), "cut '…'");
     }
 
     #[test]

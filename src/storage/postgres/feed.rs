@@ -8,7 +8,7 @@
 //! account which numbers are open, and the server releases the lock at the end of the transaction, after its entries
 //! can be seen. The microseconds between number and lock are covered by what the engine does about young gaps.
 
-use super::fault::PostgresFault;
+use super::fault::PostgresResult;
 use super::session::PostgresSession;
 use crate::storage::settle::clamp;
 
@@ -17,7 +17,7 @@ pub(super) async fn settled(
     session: &mut PostgresSession<'_>,
     after: u64,
     newest: u64,
-) -> Result<u64, PostgresFault> {
+) -> PostgresResult<u64> {
     // A lock has the last 32 bits of the number.
     let sql = "SELECT objid::bigint FROM pg_locks \
         WHERE locktype = 'advisory' AND objsubid = 2 AND classid = 'mika_feed'::regclass \

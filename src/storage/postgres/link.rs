@@ -18,24 +18,20 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::fault::PostgresFault;
+use super::fault::{PostgresFault, PostgresResult};
 use super::session::PostgresSession;
 use super::settings;
 use super::tls::Certainty;
 use super::url::PostgresUrl;
 use crate::base::secret::Secret;
 use crate::storage::hosts::out_of_service;
-use crate::storage::sql::database::Use;
-use crate::storage::{Finding, StorageError};
+use crate::storage::sql::database::{ANSWER_TIMEOUT, Use};
+use crate::storage::{Finding, StorageResult};
 
 /// Maximum of connections; a site's server is not for Mika alone.
 const CONNECTIONS_MAX: usize = 8;
 /// Maximum of idle connections: for the journal and the follower.
 const IDLE_MAX: usize = 2;
-/// How long to wait for each answer of the server.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait for a statement that reads or changes whole tables.
-pub(super) const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long to wait for an answer that needs no work.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for one of several hosts.
@@ -70,7 +66,7 @@ pub(super) struct PostgresLink {
 
 impl PostgresDial {
     /// Connects to the first host that can be used, and sets up the session.
-    pub(super) async fn connect(&self) -> Result<PostgresConn, PostgresFault> {
+    pub(super) async fn connect(&self) -> PostgresResult<PostgresConn> {
         let connector = self.connector().await?;
         let hosts = &self.url.hosts;
         let mut failure = PostgresFault::Late;
@@ -89,7 +85,7 @@ impl PostgresDial {
         Err(failure)
     }
 
-    async fn connector(&self) -> Result<Option<MakeRustlsConnect>, PostgresFault> {
+    async fn connector(&self) -> PostgresResult<Option<MakeRustlsConnect>> {
         if self.url.tls.certainty == Certainty::NoTls {
             return Ok(None);
         }
@@ -128,7 +124,7 @@ impl PostgresDial {
         &self,
         host: &Config,
         connector: Option<&MakeRustlsConnect>,
-    ) -> Result<PostgresConn, PostgresFault> {
+    ) -> PostgresResult<PostgresConn> {
         let limit = match host.get_connect_timeout() {
             Some(limit) => (*limit + PING_TIMEOUT).min(ANSWER_TIMEOUT),
             None if self.url.hosts.len() > 1 => HOST_TIMEOUT,
@@ -142,7 +138,7 @@ impl PostgresDial {
         &self,
         host: &Config,
         connector: Option<&MakeRustlsConnect>,
-    ) -> Result<PostgresConn, PostgresFault> {
+    ) -> PostgresResult<PostgresConn> {
         let (client, heard) = match connector {
             Some(connector) => connected(host, connector.clone()).await?,
             None => connected(host, NoTls).await?,
@@ -179,7 +175,7 @@ fn named(host: &Config) -> String {
 
 /// Connects, and does what the connection has to do on a task of its own. Messages of the server are dropped: a
 /// site's triggers may send values. Of notifications, it is only told that there are some.
-async fn connected<T>(host: &Config, tls: T) -> Result<(Client, Arc<Notify>), PostgresFault>
+async fn connected<T>(host: &Config, tls: T) -> PostgresResult<(Client, Arc<Notify>)>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
@@ -228,7 +224,7 @@ impl PostgresConn {
 // === impl PostgresLink ===
 
 impl PostgresLink {
-    pub(super) fn new(url: &Secret) -> Result<Self, StorageError> {
+    pub(super) fn new(url: &Secret) -> StorageResult<Self> {
         Ok(Self {
             dial: PostgresDial {
                 url: PostgresUrl::of(url)?,
@@ -239,19 +235,19 @@ impl PostgresLink {
     }
 
     /// A working connection for one job.
-    pub(super) async fn session(&self, job: Use) -> Result<PostgresSession<'_>, PostgresFault> {
+    pub(super) async fn session(&self, job: Use) -> PostgresResult<PostgresSession<'_>> {
         let room = timeout(ANSWER_TIMEOUT, self.room.acquire()).await;
         let Ok(Ok(room)) = room else {
             return Err(PostgresFault::Late);
         };
         let conn = self.connection().await?;
         if job.is_long() {
-            settings::set_time_limit(&conn.client, WHOLE_TABLE_TIMEOUT).await?;
+            settings::set_time_limit(&conn.client, job.time_limit()).await?;
         }
         Ok(PostgresSession::new(self, conn, room, job))
     }
 
-    async fn connection(&self) -> Result<PostgresConn, PostgresFault> {
+    async fn connection(&self) -> PostgresResult<PostgresConn> {
         let idle = self.idle.lock().pop();
         if let Some(conn) = idle {
             if conn.is_alive().await {

@@ -10,9 +10,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::fault::PostgresFault;
-use super::link::{ANSWER_TIMEOUT, PostgresConn, PostgresDial};
+use super::fault::PostgresResult;
+use super::link::{PostgresConn, PostgresDial};
 use crate::base::backoff::Backoff;
+use crate::storage::sql::database::ANSWER_TIMEOUT;
 
 /// How long notifications are gathered, so that a burst is one. An edit of `mika-manage` reaches the cache in that
 /// time, so that the mirror finds it there.
@@ -67,7 +68,7 @@ async fn run(dial: PostgresDial, changed: Arc<Notify>) {
 }
 
 /// A connection that listens.
-async fn listen(dial: &PostgresDial) -> Result<PostgresConn, PostgresFault> {
+async fn listen(dial: &PostgresDial) -> PostgresResult<PostgresConn> {
     let conn = dial.connect().await?;
     let listening = conn.client.batch_execute("LISTEN mika_feed");
     timeout(ANSWER_TIMEOUT, listening).await??;

@@ -25,14 +25,14 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 
 use self::claim::AdvisoryLock;
-use self::link::{ANSWER_TIMEOUT, PostgresLink};
+use self::link::PostgresLink;
 use self::listen::FeedListener;
 pub(super) use self::url::check as check_url;
-use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
+use super::sql::database::{ANSWER_TIMEOUT, SqlDatabase, SqlResult, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{self, Schema};
 use super::sql::{self, SqlStorage, keeper, site_schema};
-use super::{Claim, Finding, Storage, StorageConfig, StorageError, migrate};
+use super::{Claim, Finding, Storage, StorageConfig, StorageResult, migrate};
 
 /// The schemas of this crate.
 static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {
@@ -71,7 +71,7 @@ pub(super) fn schemas() -> &'static [Schema] {
 }
 
 /// Opens the database of a URL; the first call connects.
-pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+pub fn open(config: &StorageConfig) -> StorageResult<Arc<dyn Storage>> {
     let schema = statements::chosen(&SCHEMAS, config)?;
     let statements = sql::statements(schema, config)?;
     let database = Postgres {
@@ -88,13 +88,13 @@ impl SqlDatabase for Postgres {
         self.schema
     }
 
-    async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
+    async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>> {
         let session = self.link.session(job).await;
         let session = session.map_err(|fault| fault.told(self.link.place(), ANSWER_TIMEOUT))?;
         Ok(Box::new(session))
     }
 
-    async fn claim(&self, identity: &str) -> Result<Claim, StorageError> {
+    async fn claim(&self, identity: &str) -> StorageResult<Claim> {
         let lock = AdvisoryLock::new(self.link.dial.clone(), identity);
         keeper::claim(vec![lock]).await
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fault::PostgresFault;
+use super::fault::PostgresResult;
 use super::session::PostgresSession;
 use crate::storage::Finding;
 use crate::storage::migrate::made_function;
@@ -11,9 +11,7 @@ use crate::storage::sql::check::rights::MissingPrivileges;
 use crate::storage::sql::triggers::Trigger;
 
 /// Mika's account, and the schema in which new tables are made, as SQL.
-async fn account_and_schema(
-    session: &mut PostgresSession<'_>,
-) -> Result<(String, String), PostgresFault> {
+async fn account_and_schema(session: &mut PostgresSession<'_>) -> PostgresResult<(String, String)> {
     let sql = "SELECT quote_ident(current_user), quote_ident(COALESCE(current_schema(), 'public'))";
     let rows = session.query(sql, &[]).await?;
     let row = rows.first();
@@ -26,7 +24,7 @@ async fn account_and_schema(
 pub(super) async fn grant(
     session: &mut PostgresSession<'_>,
     missing: &MissingPrivileges,
-) -> Result<String, PostgresFault> {
+) -> PostgresResult<String> {
     let (account, schema) = account_and_schema(session).await?;
     let mut grants = Vec::new();
     if !missing.new_tables().is_empty() {
@@ -66,7 +64,7 @@ pub(super) fn denied(message: &str) -> Option<String> {
 pub(super) async fn remedy(
     session: &mut PostgresSession<'_>,
     statement: &str,
-) -> Result<String, PostgresFault> {
+) -> PostgresResult<String> {
     session.recover().await?;
     let (account, schema) = account_and_schema(session).await?;
     if let Some(Trigger { table, .. }) = Trigger::of_statement(statement) {
@@ -97,7 +95,7 @@ pub(super) async fn remedy(
 /// Whether the function of the triggers may write the feed and delete peers: it has the rights of its owner.
 pub(super) async fn of_triggers(
     session: &mut PostgresSession<'_>,
-) -> Result<Option<Finding>, PostgresFault> {
+) -> PostgresResult<Option<Finding>> {
     let sql = "SELECT quote_ident(r.rolname), \
         COALESCE(max(substring(p.prosrc FROM 'DELETE FROM (\\w+)')), 'peers') \
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_roles AS r ON r.oid = p.proowner \

@@ -10,16 +10,18 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::cells;
-use super::fault::PostgresFault;
-use super::link::{ANSWER_TIMEOUT, PING_TIMEOUT, PostgresConn, PostgresLink, WHOLE_TABLE_TIMEOUT};
+use super::fault::{PostgresFault, PostgresResult};
+use super::link::{PING_TIMEOUT, PostgresConn, PostgresLink};
 use super::settings;
 use super::statement::{part, with_params, with_rows};
 use super::values::{ColumnKind, PostgresValue};
 use super::{feed, refused};
 use crate::storage::StorageError;
 use crate::storage::sql::calls::Call;
-use crate::storage::sql::cells::{Cell, SqlRows};
-use crate::storage::sql::database::{HashForm, SqlFault, SqlSession, Use};
+use crate::storage::sql::cells::{Cell, SqlParams, SqlRows};
+use crate::storage::sql::database::{
+    ANSWER_TIMEOUT, HashForm, SqlFault, SqlResult, SqlSession, Use,
+};
 use crate::storage::sql::statements::Statement;
 
 /// The name of a lock of these tables. Its first half is `mika`.
@@ -56,8 +58,6 @@ enum Stage {
     Over,
 }
 
-// === impl PostgresSession ===
-
 impl<'a> PostgresSession<'a> {
     pub(super) fn new(
         link: &'a PostgresLink,
@@ -84,15 +84,11 @@ impl<'a> PostgresSession<'a> {
 
     /// How long the server may take for a statement.
     pub(super) fn time_limit(&self) -> Duration {
-        if self.job.is_long() {
-            WHOLE_TABLE_TIMEOUT
-        } else {
-            ANSWER_TIMEOUT
-        }
+        self.job.time_limit()
     }
 
     /// Runs statements of the driver's own without parameters and rows.
-    pub(super) async fn batch(&mut self, sql: &str) -> Result<(), PostgresFault> {
+    pub(super) async fn batch(&mut self, sql: &str) -> PostgresResult<()> {
         let limit = self.time_limit() + PING_TIMEOUT;
         Ok(timeout(limit, self.conn.client.batch_execute(sql)).await??)
     }
@@ -102,17 +98,14 @@ impl<'a> PostgresSession<'a> {
         &mut self,
         sql: &str,
         params: &[Cell<'_>],
-    ) -> Result<SqlRows, PostgresFault> {
+    ) -> PostgresResult<SqlRows> {
         let prepared = self.prepare(sql).await?;
         let params: Vec<_> = params.iter().copied().map(PostgresValue::Cell).collect();
         self.run_prepared(&prepared, &params).await
     }
 
     /// A prepared statement.
-    pub(super) async fn prepare(
-        &mut self,
-        sql: &str,
-    ) -> Result<tokio_postgres::Statement, PostgresFault> {
+    pub(super) async fn prepare(&mut self, sql: &str) -> PostgresResult<tokio_postgres::Statement> {
         let limit = self.time_limit() + PING_TIMEOUT;
         Ok(timeout(limit, self.conn.prepare(sql)).await??)
     }
@@ -121,7 +114,7 @@ impl<'a> PostgresSession<'a> {
     pub(super) async fn prepare_anew(
         &mut self,
         sql: &str,
-    ) -> Result<tokio_postgres::Statement, PostgresFault> {
+    ) -> PostgresResult<tokio_postgres::Statement> {
         let limit = self.time_limit() + PING_TIMEOUT;
         Ok(timeout(limit, self.conn.client.prepare(sql)).await??)
     }
@@ -131,7 +124,7 @@ impl<'a> PostgresSession<'a> {
         &mut self,
         prepared: &tokio_postgres::Statement,
         params: &[PostgresValue<'_>],
-    ) -> Result<SqlRows, PostgresFault> {
+    ) -> PostgresResult<SqlRows> {
         let limit = self.time_limit() + PING_TIMEOUT;
         let work = async {
             let found = self.conn.client.query_raw(prepared, params).await?;
@@ -150,9 +143,9 @@ impl<'a> PostgresSession<'a> {
     async fn call(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, PostgresFault> {
+    ) -> PostgresResult<SqlRows> {
         self.must_go_on(statement.call)?;
         let (sql, names) = with_params(statement, tail);
         let prepared = self.prepare(&sql).await?;
@@ -178,7 +171,7 @@ impl<'a> PostgresSession<'a> {
         statement: &Statement,
         columns: &str,
         rows: &SqlRows,
-    ) -> Result<SqlRows, PostgresFault> {
+    ) -> PostgresResult<SqlRows> {
         self.must_go_on(statement.call)?;
         let sql = self.with_rows(statement, columns)?;
         let prepared = self.prepare(&sql).await?;
@@ -205,7 +198,7 @@ impl<'a> PostgresSession<'a> {
     pub(super) async fn look_at_hashes(
         &mut self,
         torrents: &Statement,
-    ) -> Result<[HashForm; 2], PostgresFault> {
+    ) -> PostgresResult<[HashForm; 2]> {
         let (sql, _) = with_params(torrents, "");
         let prepared = self.prepare(&sql).await;
         let prepared = prepared.map_err(|fault| fault.within(torrents))?;
@@ -222,16 +215,12 @@ impl<'a> PostgresSession<'a> {
     }
 
     /// The text of a statement for rows, which has an array for each column.
-    pub(super) fn with_rows(
-        &self,
-        statement: &Statement,
-        columns: &str,
-    ) -> Result<String, PostgresFault> {
+    pub(super) fn with_rows(&self, statement: &Statement, columns: &str) -> PostgresResult<String> {
         with_rows(statement, columns, self.hashes_are_text)
     }
 
     /// Rolls back what a failed statement leaves, so that others can be run: to the savepoint if there is one.
-    pub(super) async fn recover(&mut self) -> Result<(), PostgresFault> {
+    pub(super) async fn recover(&mut self) -> PostgresResult<()> {
         match self.stage {
             Stage::Single | Stage::Over => {}
             Stage::Savepoint => self.batch("ROLLBACK TO SAVEPOINT mika").await?,
@@ -245,7 +234,7 @@ impl<'a> PostgresSession<'a> {
     }
 
     /// Nothing may be done outside a transaction that is over. What explains its failure may be looked up.
-    fn must_go_on(&self, call: &Call) -> Result<(), PostgresFault> {
+    fn must_go_on(&self, call: &Call) -> PostgresResult<()> {
         let is_own_lookup = call.own && !call.columns.is_empty();
         match self.stage {
             Stage::Over if !is_own_lookup => Err(PostgresFault::broken(
@@ -260,14 +249,14 @@ impl<'a> PostgresSession<'a> {
         matches!(self.stage, Stage::Transaction | Stage::Savepoint)
     }
 
-    async fn start(&mut self) -> Result<(), PostgresFault> {
+    async fn start(&mut self) -> PostgresResult<()> {
         self.batch(settings::BEGIN).await?;
         self.stage = Stage::Transaction;
         Ok(())
     }
 
     /// Commits. The server would answer the COMMIT of a failed transaction by a silent rollback.
-    async fn finish(&mut self) -> Result<(), PostgresFault> {
+    async fn finish(&mut self) -> PostgresResult<()> {
         if self.has_failed || !self.is_in_transaction() {
             let text = "a transaction of which a part failed can't be committed";
             return Err(PostgresFault::broken(text));
@@ -275,15 +264,6 @@ impl<'a> PostgresSession<'a> {
         self.batch("COMMIT").await?;
         self.stage = Stage::Single;
         Ok(())
-    }
-
-    /// A result as the engine has it.
-    pub(super) fn told<T>(&mut self, result: Result<T, PostgresFault>) -> Result<T, SqlFault> {
-        result.map_err(|fault| {
-            self.has_failed |= self.is_in_transaction() && fault.is_of_statement();
-            self.is_last |= fault.wants_new_link();
-            fault.told(self.link.place(), self.time_limit())
-        })
     }
 
     /// Returns the connection to the pool after its job, or drops it.
@@ -308,19 +288,29 @@ impl<'a> PostgresSession<'a> {
     }
 }
 
+/// The result of a job on a session as the engine has it.
+pub(super) fn told<T>(
+    result: PostgresResult<T>,
+    session: &mut PostgresSession<'_>,
+) -> SqlResult<T> {
+    result.map_err(|fault| {
+        session.has_failed |= session.is_in_transaction() && fault.is_of_statement();
+        session.is_last |= fault.wants_new_link();
+        fault.told(session.link.place(), session.time_limit())
+    })
+}
+
 #[async_trait]
 impl SqlSession for PostgresSession<'_> {
-    async fn begin(&mut self) -> Result<(), SqlFault> {
-        let result = self.start().await;
-        self.told(result)
+    async fn begin(&mut self) -> SqlResult<()> {
+        told(self.start().await, self)
     }
 
-    async fn commit(&mut self) -> Result<(), SqlFault> {
-        let result = self.finish().await;
-        self.told(result)
+    async fn commit(&mut self) -> SqlResult<()> {
+        told(self.finish().await, self)
     }
 
-    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+    async fn savepoint(&mut self) -> SqlResult<()> {
         // Savepoints of one name would be kept until the end.
         let sql = match self.stage {
             Stage::Savepoint => "RELEASE SAVEPOINT mika; SAVEPOINT mika",
@@ -330,25 +320,22 @@ impl SqlSession for PostgresSession<'_> {
         if result.is_ok() {
             self.stage = Stage::Savepoint;
         }
-        self.told(result)
+        told(result, self)
     }
 
-    async fn undo(&mut self) -> Result<(), SqlFault> {
-        let result = self.recover().await;
-        self.told(result)
+    async fn undo(&mut self) -> SqlResult<()> {
+        told(self.recover().await, self)
     }
 
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, SqlFault> {
-        let result = match self.call(statement, params, tail).await {
-            Err(fault) => Err(refused::with_default(fault, statement)),
-            result => result,
-        };
-        self.told(result)
+    ) -> SqlResult<SqlRows> {
+        let result = self.call(statement, params, tail).await;
+        let result = result.map_err(|fault| refused::with_default(fault, statement));
+        told(result, self)
     }
 
     async fn run_for(
@@ -356,20 +343,17 @@ impl SqlSession for PostgresSession<'_> {
         statement: &Statement,
         columns: &'static str,
         rows: &Arc<SqlRows>,
-    ) -> Result<SqlRows, SqlFault> {
-        let result = match self.call_for(statement, columns, rows).await {
-            Err(fault) => Err(refused::with_default(fault, statement)),
-            result => result,
-        };
-        self.told(result)
+    ) -> SqlResult<SqlRows> {
+        let result = self.call_for(statement, columns, rows).await;
+        let result = result.map_err(|fault| refused::with_default(fault, statement));
+        told(result, self)
     }
 
-    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault> {
-        let result = self.batch(sql).await;
-        self.told(result)
+    async fn execute(&mut self, sql: &str) -> SqlResult<()> {
+        told(self.batch(sql).await, self)
     }
 
-    async fn lock(&mut self, name: &str) -> Result<(), SqlFault> {
+    async fn lock(&mut self, name: &str) -> SqlResult<()> {
         let sql = concat!("SELECT pg_advisory_xact_lock", lock_name!());
         let result = match self.query(sql, &[Cell::Text(name)]).await {
             Err(fault) if fault.is_locked() => {
@@ -378,27 +362,25 @@ impl SqlSession for PostgresSession<'_> {
             }
             result => result.map(drop),
         };
-        self.told(result)
+        told(result, self)
     }
 
-    async fn lock_applying(&mut self, alone: bool) -> Result<(), SqlFault> {
+    async fn lock_applying(&mut self, alone: bool) -> SqlResult<()> {
         let sql = if alone {
             concat!("SELECT pg_advisory_xact_lock", lock_name!())
         } else {
             concat!("SELECT pg_advisory_xact_lock_shared", lock_name!())
         };
         let result = self.query(sql, &[Cell::Text("apply")]).await;
-        self.told(result.map(drop))
+        told(result.map(drop), self)
     }
 
-    async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
-        let result = self.look_at_hashes(torrents).await;
-        self.told(result)
+    async fn hash_forms(&mut self, torrents: &Statement) -> SqlResult<[HashForm; 2]> {
+        told(self.look_at_hashes(torrents).await, self)
     }
 
-    async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
-        let result = feed::settled(self, after, newest).await;
-        self.told(result)
+    async fn feed_settled(&mut self, after: u64, newest: u64) -> SqlResult<u64> {
+        told(feed::settled(self, after, newest).await, self)
     }
 
     fn timeline(&self) -> Option<u32> {

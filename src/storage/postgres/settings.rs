@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::fault::{PostgresFault, STANDBY_HINT};
-use super::link::ANSWER_TIMEOUT;
+use super::fault::{PostgresFault, PostgresResult, STANDBY_HINT};
 use super::session::PostgresSession;
 use crate::storage::Finding;
+use crate::storage::sql::catalogue::changed_setting;
 use crate::storage::sql::cells::SqlRow;
+use crate::storage::sql::database::ANSWER_TIMEOUT;
 
 /// Waits for locks of the site are short, because a job tries again. The server ends a transaction that is
 /// silent for a minute, so that no lock outlives a lost route. Compiled plans (`jit`) cost more than these
@@ -39,18 +40,18 @@ const EXPECTED: [(&str, &str); 6] = [
 ];
 
 /// Sets up the session of a new connection.
-pub(super) async fn set(client: &Client) -> Result<(), PostgresFault> {
+pub(super) async fn set(client: &Client) -> PostgresResult<()> {
     Ok(client.batch_execute(NEEDED).await?)
 }
 
 /// For how long the server works on a statement. It ends a bit later here, so that the server says so itself.
-pub(super) async fn set_time_limit(client: &Client, limit: Duration) -> Result<(), PostgresFault> {
+pub(super) async fn set_time_limit(client: &Client, limit: Duration) -> PostgresResult<()> {
     let sql = format!("SET statement_timeout = '{}s'", limit.as_secs());
     Ok(timeout(ANSWER_TIMEOUT, client.batch_execute(&sql)).await??)
 }
 
 /// Whether the server takes no writes: it is a standby.
-pub(super) async fn is_read_only(client: &Client) -> Result<bool, PostgresFault> {
+pub(super) async fn is_read_only(client: &Client) -> PostgresResult<bool> {
     let messages = client.simple_query("SHOW transaction_read_only").await?;
     let is_on = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => row.get(0) == Some("on"),
@@ -61,7 +62,7 @@ pub(super) async fn is_read_only(client: &Client) -> Result<bool, PostgresFault>
 
 /// The timeline of a primary: a standby that is promoted begins another one. None on a standby, and where an account or
 /// another kind of server can't tell. It is the same for as long as the connection is.
-pub(super) async fn timeline(client: &Client) -> Result<Option<u32>, PostgresFault> {
+pub(super) async fn timeline(client: &Client) -> PostgresResult<Option<u32>> {
     let sql = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
     let messages = match client.simple_query(sql).await.map_err(PostgresFault::from) {
         Err(fault) if fault.is_of_server() => return Ok(None),
@@ -77,9 +78,7 @@ pub(super) async fn timeline(client: &Client) -> Result<Option<u32>, PostgresFau
 const OLDEST: i64 = 130_000;
 
 /// Checks whether the server is new enough.
-pub(super) async fn version(
-    session: &mut PostgresSession<'_>,
-) -> Result<Vec<Finding>, PostgresFault> {
+pub(super) async fn version(session: &mut PostgresSession<'_>) -> PostgresResult<Vec<Finding>> {
     let sql =
         "SELECT current_setting('server_version_num')::int, current_setting('server_version')";
     let rows = session.query(sql, &[]).await?;
@@ -102,7 +101,7 @@ pub(super) async fn version(
 pub(super) async fn inspect(
     session: &mut PostgresSession<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<(), PostgresFault> {
+) -> PostgresResult<()> {
     let names = EXPECTED.map(|(name, _)| format!("current_setting('{name}')"));
     let sql = format!("SELECT {}, pg_is_in_recovery()", names.join(", "));
     let rows = session.query(&sql, &[]).await?;
@@ -110,13 +109,8 @@ pub(super) async fn inspect(
         return Ok(());
     };
     for (column, (name, wanted)) in EXPECTED.into_iter().enumerate() {
-        let found = row.text(column);
-        if found != wanted {
-            findings.push(Finding::problem(
-                format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
-                "name the server itself in storage.url, or a pooler that keeps a session for each connection",
-            ));
-        }
+        let instead = "or a pooler that keeps a session for each connection";
+        findings.extend(changed_setting(name, &row.text(column), wanted, instead));
     }
     if row.flag(EXPECTED.len()) {
         findings.push(Finding::problem(

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::fault::PostgresFault;
+use super::fault::{PostgresFault, PostgresResult};
 use super::values::ColumnKind;
 use crate::storage::sql::cells::{Cell, SqlRows};
 use crate::storage::sql::statements::{Piece, Statement};
@@ -42,7 +42,7 @@ pub(super) fn with_rows(
     statement: &Statement,
     columns: &str,
     hashes_are_text: bool,
-) -> Result<String, PostgresFault> {
+) -> PostgresResult<String> {
     let arrays: Vec<String> = columns
         .split_whitespace()
         .enumerate()

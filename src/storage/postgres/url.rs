@@ -12,8 +12,8 @@ use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs
 use super::tls::{Certainty, PostgresTls};
 use crate::base::secret::Secret;
 use crate::base::url;
-use crate::storage::StorageError;
 use crate::storage::hosts::Hosts;
+use crate::storage::{StorageError, StorageResult};
 
 /// What a URL looks like.
 pub(super) const FORM: &str = "postgres://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -42,7 +42,7 @@ struct Extras {
 
 impl PostgresUrl {
     /// Reads a URL. No error shows a part of it, except the names of parameters.
-    pub(super) fn of(url: &Secret) -> Result<Self, StorageError> {
+    pub(super) fn of(url: &Secret) -> StorageResult<Self> {
         let wrong = |problem: String| {
             StorageError::Broken(format!("storage.url must be such as {FORM}: {problem}"))
         };
@@ -82,8 +82,6 @@ pub(in crate::storage) fn check(url: &Secret) -> Result<(), String> {
     }
     Ok(())
 }
-
-// === impl Extras ===
 
 impl Extras {
     fn of(url: &str) -> Result<Self, String> {

@@ -247,8 +247,6 @@ calls! {
     FUNCTION = Call::own("function").with("name").gives("text").optional();
 }
 
-// === impl Call ===
-
 impl Call {
     const fn new(name: &'static str) -> Self {
         Self {

@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use super::calls::{self, Call};
 use super::cells::SqlRow;
 use super::check::rights::MissingPrivileges;
-use super::database::SqlFault;
+use super::database::{SqlFault, SqlResult};
 use super::job::Job;
 use super::statements::Statement;
 use super::triggers::{Misplaced, Trigger};
 use crate::storage::Finding;
+use crate::storage::unusable::plural;
 
 /// A table or view of the database.
 pub(super) struct SqlTable {
@@ -67,31 +68,31 @@ pub trait SqlCatalogue: Send {
     fn place(&self) -> &str;
 
     /// Has the database plan SQL without running it; returns how many columns its result has. The parameters are NULL.
-    async fn plan(&mut self, sql: &str) -> Result<usize, SqlFault>;
+    async fn plan(&mut self, sql: &str) -> SqlResult<usize>;
 
     /// A text of the statement that can be planned.
-    fn example(&self, statement: &Statement) -> Result<String, SqlFault>;
+    fn example(&self, statement: &Statement) -> SqlResult<String>;
 
     /// Where a column of the statement's result comes from; none for an expression.
     async fn origin(
         &mut self,
         statement: &Statement,
         column: usize,
-    ) -> Result<Option<SqlOrigin>, SqlFault> {
+    ) -> SqlResult<Option<SqlOrigin>> {
         let _ = (statement, column);
         Ok(None)
     }
 
     /// Looks at the version of the server, or whether the file is damaged: nothing can be done about that here.
-    async fn look_at_server(&mut self) -> Result<Vec<Finding>, SqlFault>;
+    async fn look_at_server(&mut self) -> SqlResult<Vec<Finding>>;
 
     /// Looks at settings that may change at any time: those of the session, and whether the server takes writes.
-    async fn look_at_session(&mut self) -> Result<Vec<Finding>, SqlFault> {
+    async fn look_at_session(&mut self) -> SqlResult<Vec<Finding>> {
         Ok(Vec::new())
     }
 
     /// Looks at the settings that decide whether committed data survives a crash or a fail-over.
-    async fn look_at_durability(&mut self) -> Result<Vec<Finding>, SqlFault> {
+    async fn look_at_durability(&mut self) -> SqlResult<Vec<Finding>> {
         Ok(Vec::new())
     }
 
@@ -103,7 +104,7 @@ pub trait SqlCatalogue: Send {
         misplaced: &[Misplaced],
         site: &[Trigger],
         tries_edits: bool,
-    ) -> Result<TriggerLook, SqlFault> {
+    ) -> SqlResult<TriggerLook> {
         let _ = (own, misplaced, site, tries_edits);
         Ok(TriggerLook::default())
     }
@@ -113,13 +114,13 @@ pub trait SqlCatalogue: Send {
         &mut self,
         hashes: &[SqlColumn],
         prefix: Option<&SqlColumn>,
-    ) -> Result<Vec<Finding>, SqlFault> {
+    ) -> SqlResult<Vec<Finding>> {
         let _ = (hashes, prefix);
         Ok(Vec::new())
     }
 
     /// The statements by which an administrator grants what is missing.
-    async fn grant(&mut self, missing: &MissingPrivileges) -> Result<String, SqlFault> {
+    async fn grant(&mut self, missing: &MissingPrivileges) -> SqlResult<String> {
         let _ = missing;
         Ok(String::new())
     }
@@ -131,7 +132,38 @@ pub trait SqlCatalogue: Send {
     }
 }
 
-pub(super) async fn tables(job: &mut Job<'_>) -> Result<Vec<SqlTable>, SqlFault> {
+/// What is lost where a server forgets what it has confirmed.
+pub(in crate::storage) const AFTERWARDS: &str =
+    "nodes that run apply again what they still have; what no node has any more is lost";
+
+/// The note on replicas that are not waited for; `noun` says what one does, and several.
+pub(in crate::storage) fn asynchronous(count: usize, noun: (&str, &str), remedy: &str) -> Finding {
+    let noun = plural(count, noun.0, noun.1);
+    Finding::note(
+        format!(
+            "{count} {noun} asynchronously: one that takes the server's place may lack what that has \
+             confirmed; {AFTERWARDS}"
+        ),
+        remedy,
+    )
+}
+
+/// The finding for a setting of the session that is not as Mika set it; none if it is.
+pub(in crate::storage) fn changed_setting(
+    name: &str,
+    found: &str,
+    wanted: &str,
+    instead: &str,
+) -> Option<Finding> {
+    (found != wanted).then(|| {
+        Finding::problem(
+            format!("the session has {name} = {found:?} though Mika set {wanted:?}"),
+            format!("name the server itself in storage.url, {instead}"),
+        )
+    })
+}
+
+pub(super) async fn tables(job: &mut Job<'_>) -> SqlResult<Vec<SqlTable>> {
     let rows = job.call(&calls::TABLES, &[]).await?;
     let table = |row: SqlRow<'_>| SqlTable {
         name: row.text(0),
@@ -143,7 +175,7 @@ pub(super) async fn tables(job: &mut Job<'_>) -> Result<Vec<SqlTable>, SqlFault>
 }
 
 /// The names of the columns of a table; none if there is no such table, or the account may not see it.
-pub(super) async fn column_names(job: &mut Job<'_>, table: &str) -> Result<Vec<String>, SqlFault> {
+pub(super) async fn column_names(job: &mut Job<'_>, table: &str) -> SqlResult<Vec<String>> {
     let params = [("table", table.into())];
     let rows = job.call(&calls::COLUMNS, &params).await?;
     Ok(rows.iter().map(|row| row.text(0)).collect())
@@ -154,7 +186,7 @@ pub(super) async fn column_of(
     job: &mut Job<'_>,
     call: &'static Call,
     name: &str,
-) -> Result<Option<SqlColumn>, SqlFault> {
+) -> SqlResult<Option<SqlColumn>> {
     let place = call.columns.split_whitespace().position(|it| it == name);
     let (Some(place), Some(statement)) = (place, job.statements_of(call).first()) else {
         return Ok(None);
@@ -180,7 +212,7 @@ pub(super) async fn column_of(
     }))
 }
 
-pub(super) async fn triggers(job: &mut Job<'_>) -> Result<Vec<Trigger>, SqlFault> {
+pub(super) async fn triggers(job: &mut Job<'_>) -> SqlResult<Vec<Trigger>> {
     let rows = job.call(&calls::TRIGGERS, &[]).await?;
     let trigger = |row: SqlRow<'_>| {
         Some(Trigger {
@@ -197,8 +229,6 @@ pub(super) async fn triggers(job: &mut Job<'_>) -> Result<Vec<Trigger>, SqlFault
 fn text(row: SqlRow<'_>, column: usize) -> Option<String> {
     (!row.is_null(column)).then(|| row.text(column))
 }
-
-// === impl SqlColumn ===
 
 impl SqlColumn {
     pub fn named(&self) -> String {

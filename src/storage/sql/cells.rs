@@ -24,6 +24,9 @@ pub enum Cell<'a> {
     Expression(&'a str),
 }
 
+/// The parameters of a statement, by name.
+pub type SqlParams<'a> = [(&'static str, Cell<'a>)];
+
 /// What a driver gives for an info hash that is text, if it can find rows by blobs only.
 pub const TEXT_HASH: Cell<'static> = Cell::Bytes(b"text");
 

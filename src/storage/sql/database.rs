@@ -2,15 +2,21 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::catalogue::SqlCatalogue;
-use super::cells::{Cell, SqlRows};
+use super::cells::{SqlParams, SqlRows};
 use super::statements::{Schema, Statement};
 use crate::base::ids::InfoHash;
 use crate::storage::values::{RefusedValue, text_of_hash};
-use crate::storage::{Claim, Finding, StorageError};
+use crate::storage::{Claim, Finding, StorageError, StorageResult};
+
+/// How long to wait for an answer of a server.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a statement that reads or changes whole tables.
+pub const WHOLE_TABLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What a job does, so that a driver can give it the right connection and time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,9 @@ pub struct SqlFault {
     /// What the database says of the statement, if that is the cause and the connection is as good as before.
     pub complaint: Option<Box<Complaint>>,
 }
+
+/// What a statement gives, or why it failed.
+pub type SqlResult<T> = Result<T, SqlFault>;
 
 /// What a database says of a statement that it does not take, without values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,10 +102,10 @@ pub trait SqlDatabase: Send + Sync + 'static {
     fn schema(&self) -> &'static Schema;
 
     /// A connection that works, for one job.
-    async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault>;
+    async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>>;
 
     /// See [`crate::storage::Storage::claim`]. `identity` is that of the database.
-    async fn claim(&self, identity: &str) -> Result<Claim, StorageError>;
+    async fn claim(&self, identity: &str) -> StorageResult<Claim>;
 
     /// Which of several servers could not take over now.
     async fn check_servers(&self) -> Vec<Finding> {
@@ -116,27 +125,36 @@ impl Use {
     pub fn is_long(self) -> bool {
         matches!(self, Self::WholeTables | Self::Migrate)
     }
+
+    /// How long to wait for each answer of a server.
+    pub fn time_limit(self) -> Duration {
+        if self.is_long() {
+            WHOLE_TABLE_TIMEOUT
+        } else {
+            ANSWER_TIMEOUT
+        }
+    }
 }
 
 /// A connection while a job has it. Without [`SqlSession::begin`], each statement is a transaction. One that is
 /// dropped in a transaction rolls back.
 #[async_trait]
 pub trait SqlSession: SqlCatalogue {
-    async fn begin(&mut self) -> Result<(), SqlFault> {
+    async fn begin(&mut self) -> SqlResult<()> {
         self.execute("BEGIN").await
     }
 
-    async fn commit(&mut self) -> Result<(), SqlFault> {
+    async fn commit(&mut self) -> SqlResult<()> {
         self.execute("COMMIT").await
     }
 
     /// Marks a place in the transaction, which replaces the one before.
-    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+    async fn savepoint(&mut self) -> SqlResult<()> {
         self.execute("SAVEPOINT mika").await
     }
 
     /// Takes back everything since the last savepoint.
-    async fn undo(&mut self) -> Result<(), SqlFault> {
+    async fn undo(&mut self) -> SqlResult<()> {
         self.execute("ROLLBACK TO SAVEPOINT mika").await
     }
 
@@ -159,9 +177,9 @@ pub trait SqlSession: SqlCatalogue {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, SqlFault>;
+    ) -> SqlResult<SqlRows>;
 
     /// Runs a statement for rows with the columns `columns` (names with blanks between them), as many at a time
     /// as is good. The result has the rows of all runs.
@@ -170,30 +188,30 @@ pub trait SqlSession: SqlCatalogue {
         statement: &Statement,
         columns: &'static str,
         rows: &Arc<SqlRows>,
-    ) -> Result<SqlRows, SqlFault>;
+    ) -> SqlResult<SqlRows>;
 
     /// Runs SQL without parameters and rows.
-    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault>;
+    async fn execute(&mut self, sql: &str) -> SqlResult<()>;
 
     /// Excludes other processes that lock the same name, until the end of the job.
-    async fn lock(&mut self, name: &str) -> Result<(), SqlFault>;
+    async fn lock(&mut self, name: &str) -> SqlResult<()>;
 
     /// Lets transactions that apply batches run beside each other, or excludes all others if `alone`, until the end of
     /// this one: then none of them inserts a row that this one misses. The first lock of a transaction.
-    async fn lock_applying(&mut self, alone: bool) -> Result<(), SqlFault> {
+    async fn lock_applying(&mut self, alone: bool) -> SqlResult<()> {
         let _ = alone;
         Ok(())
     }
 
     /// How the first two columns of info hashes in the result of the statement `torrents` hold them.
-    async fn hash_forms(&mut self, torrents: &Statement) -> Result<[HashForm; 2], SqlFault> {
+    async fn hash_forms(&mut self, torrents: &Statement) -> SqlResult<[HashForm; 2]> {
         let _ = torrents;
         Ok([HashForm::Bytes, HashForm::Bytes])
     }
 
     /// The last number of the feed up to `newest` such that no open transaction holds it or one after `after`
     /// before it: such a one would appear later. It may be one too low.
-    async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
+    async fn feed_settled(&mut self, after: u64, newest: u64) -> SqlResult<u64> {
         let _ = after;
         Ok(newest)
     }
@@ -205,13 +223,29 @@ pub trait SqlSession: SqlCatalogue {
 
     /// Whether totals that do not fit their columns are clamped to them from now on; returns false if the
     /// database can't do that.
-    async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {
+    async fn set_clamping(&mut self, clamps: bool) -> SqlResult<bool> {
         let _ = clamps;
         Ok(false)
     }
 
     /// Ends the job: rolls back if it failed. Returns the failure, perhaps better explained.
     async fn end(self: Box<Self>, failure: Option<SqlFault>) -> Option<SqlFault>;
+}
+
+/// The error of a database that did not answer in time. `place` is its URL without the password, or the path.
+pub fn late(place: &str, time_limit: Duration) -> StorageError {
+    let seconds = time_limit.as_secs();
+    StorageError::Away(format!("{place} did not answer within {seconds} s"))
+}
+
+/// A text of a server without what stands between such quotes, which may be values.
+pub fn masked(text: &str, quotes: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (number, part) in text.split(|char| quotes.contains(char)).enumerate() {
+        let is_quoted = number % 2 == 1;
+        shown.push_str(if is_quoted { "'…'" } else { part });
+    }
+    shown
 }
 
 // === impl SqlFault ===

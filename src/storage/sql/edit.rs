@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::calls::{self, Call};
 use super::cells::{Cell, SqlRows};
-use super::database::{FaultKind, HashForm, SqlFault};
+use super::database::{FaultKind, HashForm, SqlFault, SqlResult};
 use super::hashes::of_hashes;
 use super::job::Job;
 use super::misfit::key_taken;
@@ -22,7 +22,7 @@ use crate::storage::{
 pub(super) async fn add_users(
     job: &mut Job<'_>,
     users: &[NewUser],
-) -> Result<Vec<Added<UserId>>, SqlFault> {
+) -> SqlResult<Vec<Added<UserId>>> {
     job.require(&calls::ADD_USER, "adding users")?;
     job.begin().await?;
     job.lock_edits().await?;
@@ -43,9 +43,9 @@ pub(super) async fn add_users(
 /// The result for one row, which may have been given its id. A refused one leaves nothing behind.
 async fn row_result<T>(
     job: &mut Job<'_>,
-    result: Result<Option<T>, SqlFault>,
+    result: SqlResult<Option<T>>,
     has_id: bool,
-) -> Result<Added<T>, SqlFault> {
+) -> SqlResult<Added<T>> {
     let fault = match result {
         Ok(id) => return Ok(Ok(id)),
         Err(fault) => fault,
@@ -63,7 +63,7 @@ async fn row_result<T>(
     Ok(Err(problem))
 }
 
-async fn add_user(job: &mut Job<'_>, user: &NewUser) -> Result<Option<UserId>, SqlFault> {
+async fn add_user(job: &mut Job<'_>, user: &NewUser) -> SqlResult<Option<UserId>> {
     if id_of_passkey(job, &user.passkey).await?.is_some() {
         return Ok(None);
     }
@@ -91,14 +91,10 @@ async fn add_user(job: &mut Job<'_>, user: &NewUser) -> Result<Option<UserId>, S
     Ok(Some(id))
 }
 
-pub(super) async fn update_user(
-    job: &mut Job<'_>,
-    id: UserId,
-    patch: &UserPatch,
-) -> Result<(), SqlFault> {
+pub(super) async fn update_user(job: &mut Job<'_>, id: UserId, patch: &UserPatch) -> SqlResult<()> {
     job.require(&calls::UPDATE_USER, "changing users")?;
     job.begin().await?;
-    must_exist(job, &calls::USERS_KNOWN, id.0, || format!("user {}", id.0)).await?;
+    must_exist(job, &calls::USERS_KNOWN, "user", id.0).await?;
     if let Some(passkey) = &patch.passkey {
         job.lock_edits().await?;
         let holder = id_of_passkey(job, passkey).await?;
@@ -111,7 +107,7 @@ pub(super) async fn update_user(
     Ok(())
 }
 
-async fn write_user(job: &mut Job<'_>, id: UserId, patch: &UserPatch) -> Result<(), SqlFault> {
+async fn write_user(job: &mut Job<'_>, id: UserId, patch: &UserPatch) -> SqlResult<()> {
     let passkey = patch.passkey.as_ref().map(Passkey::expose);
     let params = [
         ("id", id.0.into()),
@@ -128,7 +124,7 @@ async fn write_user(job: &mut Job<'_>, id: UserId, patch: &UserPatch) -> Result<
 }
 
 /// Replaces the identity of the database.
-pub(super) async fn renew_identity(job: &mut Job<'_>) -> Result<String, SqlFault> {
+pub(super) async fn renew_identity(job: &mut Job<'_>) -> SqlResult<String> {
     job.call(&calls::RENEW_IDENTITY, &[]).await?;
     read::identity(job).await
 }
@@ -144,7 +140,7 @@ struct TakenKeys {
 pub(super) async fn add_torrents(
     job: &mut Job<'_>,
     torrents: &[NewTorrent],
-) -> Result<Vec<Added<TorrentId>>, SqlFault> {
+) -> SqlResult<Vec<Added<TorrentId>>> {
     job.require(&calls::ADD_TORRENT, "adding torrents")?;
     job.begin().await?;
     job.lock_edits().await?;
@@ -179,15 +175,14 @@ pub(super) async fn add_torrents(
     let ids = rows.map(|(torrent, result)| match result {
         Ok(Some(())) => {
             let id = ids.get(&torrent.info_hash).copied();
-            let id =
-                id.ok_or_else(|| SqlFault::broken("the new torrent's id is not below 2^32"))?;
+            let too_large = || SqlFault::broken("the new torrent's id is not below 2^32");
+            let id = id.ok_or_else(too_large)?;
             is_as_wanted(torrent.id.map(|id| id.0), id.0, &place)?;
             Ok(Ok(Some(id)))
         }
-        Ok(None) => Ok(Ok(None)),
-        Err(problem) => Ok(Err(problem)),
+        other => Ok(other.map(|_| None)),
     });
-    let ids = ids.collect::<Result<_, SqlFault>>()?;
+    let ids = ids.collect::<SqlResult<_>>()?;
     job.commit().await?;
     Ok(ids)
 }
@@ -196,26 +191,22 @@ async fn add_torrent(
     job: &mut Job<'_>,
     [first, second]: &[HashForm; 2],
     torrent: &NewTorrent,
-) -> Result<Option<()>, SqlFault> {
+) -> SqlResult<Option<()>> {
     let hash = &torrent.info_hash.0;
     if is_blank_hash(hash) || (job.pads_with_zeros() && is_zero_hash(hash)) {
         let text = "20 zeros (or blanks) are no info hash: a BINARY(20) has them where nothing was written";
         return Err(SqlFault::invalid(text));
     }
     let first_text = first.texts(&torrent.info_hash);
-    let second_text = torrent
-        .info_hash_v2
-        .map_or_else(Vec::new, |hash| second.texts(&hash));
+    let other = torrent.info_hash_v2.as_ref();
+    let second_text = other.map_or_else(Vec::new, |hash| second.texts(hash));
     let params = [
         ("id", torrent.id.map(|id| id.0).into()),
         (
             "info_hash",
             hash_cell(Some(&torrent.info_hash), &first_text),
         ),
-        (
-            "info_hash_v2",
-            hash_cell(torrent.info_hash_v2.as_ref(), &second_text),
-        ),
+        ("info_hash_v2", hash_cell(other, &second_text)),
         ("release_name", torrent.name.as_str().into()),
     ];
     job.call(&calls::ADD_TORRENT, &params).await?;
@@ -224,8 +215,8 @@ async fn add_torrent(
 
 impl TakenKeys {
     /// Those that some torrents want and others have.
-    async fn of(job: &mut Job<'_>, torrents: &[NewTorrent]) -> Result<Self, SqlFault> {
-        let hashes: Vec<InfoHash> = torrents.iter().flat_map(hashes).collect();
+    async fn of(job: &mut Job<'_>, torrents: &[NewTorrent]) -> SqlResult<Self> {
+        let hashes: Vec<InfoHash> = torrents.iter().flat_map(NewTorrent::hashes).collect();
         let mut taken = Self::default();
         for (_, first, second) in of_hashes(job, &hashes).await? {
             taken.hashes.extend(first);
@@ -242,32 +233,23 @@ impl TakenKeys {
     /// No constraint prevents that a hash is the first of one torrent and the second of another.
     fn has(&self, torrent: &NewTorrent) -> bool {
         let has_id = torrent.id.is_some_and(|id| self.ids.contains(&id.0));
-        has_id || hashes(torrent).any(|hash| self.hashes.contains(&hash))
+        has_id || torrent.hashes().any(|hash| self.hashes.contains(&hash))
     }
 
     fn add(&mut self, torrent: &NewTorrent) {
         self.ids.extend(torrent.id.map(|id| id.0));
-        self.hashes.extend(hashes(torrent));
+        self.hashes.extend(torrent.hashes());
     }
-}
-
-fn hashes(torrent: &NewTorrent) -> impl Iterator<Item = InfoHash> + use<> {
-    [Some(torrent.info_hash), torrent.info_hash_v2]
-        .into_iter()
-        .flatten()
 }
 
 pub(super) async fn update_torrent(
     job: &mut Job<'_>,
     id: TorrentId,
     patch: &TorrentPatch,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     job.require(&calls::UPDATE_TORRENT, "changing torrents")?;
     job.begin().await?;
-    must_exist(job, &calls::TORRENTS_KNOWN, id.0, || {
-        format!("torrent {}", id.0)
-    })
-    .await?;
+    must_exist(job, &calls::TORRENTS_KNOWN, "torrent", id.0).await?;
     let factor = |multiplier: Option<Permille>| multiplier.map(Permille::factor);
     let reason = patch.reason.as_ref().and_then(Option::as_deref);
     let params = [
@@ -289,7 +271,7 @@ pub(super) async fn update_torrent(
 
 /// Moves a torrent and its records to another id. Records that a deleted torrent left under that id must
 /// not become this one's.
-async fn move_torrent(job: &mut Job<'_>, id: TorrentId, new_id: TorrentId) -> Result<(), SqlFault> {
+async fn move_torrent(job: &mut Job<'_>, id: TorrentId, new_id: TorrentId) -> SqlResult<()> {
     let refused = |why: &str| SqlFault::from(StorageError::Duplicate(why.to_owned()));
     if !job.has(&calls::MOVE_TORRENT) {
         return Err(refused(&format!(
@@ -315,7 +297,7 @@ async fn move_torrent(job: &mut Job<'_>, id: TorrentId, new_id: TorrentId) -> Re
 pub(super) async fn remove_torrents(
     job: &mut Job<'_>,
     torrents: &[TorrentRemoval],
-) -> Result<u64, SqlFault> {
+) -> SqlResult<u64> {
     job.begin().await?;
     let hashes: Vec<InfoHash> = torrents.iter().map(|torrent| torrent.info_hash).collect();
     let known = of_hashes(job, &hashes).await?;
@@ -338,10 +320,7 @@ pub(super) async fn remove_torrents(
     Ok((known.len() - left.len()) as u64)
 }
 
-pub(super) async fn add_clients(
-    job: &mut Job<'_>,
-    clients: &[ClientPrefix],
-) -> Result<(), SqlFault> {
+pub(super) async fn add_clients(job: &mut Job<'_>, clients: &[ClientPrefix]) -> SqlResult<()> {
     job.require(&calls::ADD_CLIENT, "changing the whitelist")?;
     job.begin().await?;
     job.lock_edits().await?;
@@ -375,7 +354,7 @@ fn alike(prefix: &str) -> SqlFault {
 }
 
 /// A row whose prefix has blanks around it is removed under the prefix without them.
-pub(super) async fn remove_client(job: &mut Job<'_>, prefix: &str) -> Result<(), SqlFault> {
+pub(super) async fn remove_client(job: &mut Job<'_>, prefix: &str) -> SqlResult<()> {
     job.require(&calls::REMOVE_CLIENT, "changing the whitelist")?;
     job.begin().await?;
     let clients = read::clients(job).await?.rows;
@@ -402,7 +381,7 @@ pub(super) async fn wipe(
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<Option<u32>, SqlFault> {
+) -> SqlResult<Option<u32>> {
     let (page, wipe) = match what {
         Wipe::Users => (&calls::USERS, &calls::WIPE_USERS),
         Wipe::Torrents => (&calls::TORRENTS, &calls::WIPE_TORRENTS),
@@ -422,7 +401,7 @@ pub(super) async fn wipe(
     Ok(last)
 }
 
-async fn id_of_passkey(job: &mut Job<'_>, passkey: &Passkey) -> Result<Option<UserId>, SqlFault> {
+async fn id_of_passkey(job: &mut Job<'_>, passkey: &Passkey) -> SqlResult<Option<UserId>> {
     let params = [("passkey", passkey.expose().into())];
     let rows = job.call(&calls::USER_OF_PASSKEY, &params).await?;
     Ok(rows.iter().find_map(|row| row.id(0).ok()).map(UserId))
@@ -432,16 +411,16 @@ async fn id_of_passkey(job: &mut Job<'_>, passkey: &Passkey) -> Result<Option<Us
 pub(super) async fn must_exist(
     job: &mut Job<'_>,
     known: &'static Call,
+    noun: &str,
     id: u32,
-    what: impl FnOnce() -> String,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     if !is_known(job, known, id).await? {
-        return Err(StorageError::NotFound(what()).into());
+        return Err(StorageError::NotFound(format!("{noun} {id}")).into());
     }
     Ok(())
 }
 
-async fn is_known(job: &mut Job<'_>, known: &'static Call, id: u32) -> Result<bool, SqlFault> {
+async fn is_known(job: &mut Job<'_>, known: &'static Call, id: u32) -> SqlResult<bool> {
     let wanted = SqlRows::of_ids([id].into_iter());
     Ok(!job.call_for(known, wanted).await?.is_empty())
 }
@@ -456,7 +435,7 @@ pub(super) fn hash_cell<'a>(hash: Option<&'a InfoHash>, texts: &'a [String]) -> 
 }
 
 /// A statement of the config may not support explicit ids.
-fn is_as_wanted(wanted: Option<u32>, id: u32, place: &StatementPlace) -> Result<(), SqlFault> {
+fn is_as_wanted(wanted: Option<u32>, id: u32, place: &StatementPlace) -> SqlResult<()> {
     if wanted.is_none_or(|wanted| wanted == id) {
         return Ok(());
     }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::calls;
 use super::cells::SqlRow;
-use super::database::SqlFault;
+use super::database::{SqlFault, SqlResult};
 use super::job::Job;
 use super::read;
 use super::rebuilt;
@@ -49,10 +49,7 @@ pub(super) struct Reloads(Mutex<(u64, u64)>);
 type Entry = (u64, String, i64, i64);
 
 /// The newest position before which nothing can appear.
-pub(super) async fn position(
-    job: &mut Job<'_>,
-    reloads: &Reloads,
-) -> Result<FeedPosition, SqlFault> {
+pub(super) async fn position(job: &mut Job<'_>, reloads: &Reloads) -> SqlResult<FeedPosition> {
     if !job.has(&calls::FEED) {
         return Ok(FeedPosition(0));
     }
@@ -71,7 +68,7 @@ pub(super) async fn changes(
     reloads: &Reloads,
     after: FeedPosition,
     limit: u32,
-) -> Result<Feed, SqlFault> {
+) -> SqlResult<Feed> {
     if !job.has(&calls::FEED) {
         return Ok(Feed::Changes(Vec::new(), after));
     }
@@ -143,7 +140,7 @@ impl Reloads {
 }
 
 /// Implements [`crate::storage::Storage::prune`]; also trims the feed.
-pub(super) async fn prune(job: &mut Job<'_>, before: i64, limit: u32) -> Result<u64, SqlFault> {
+pub(super) async fn prune(job: &mut Job<'_>, before: i64, limit: u32) -> SqlResult<u64> {
     let params = [("before", before.into()), ("limit", limit.into())];
     let gone = job.call(&calls::PRUNE_PEERS, &params).await?.changed;
     if job.has(&calls::FEED) {
@@ -153,7 +150,7 @@ pub(super) async fn prune(job: &mut Job<'_>, before: i64, limit: u32) -> Result<
 }
 
 /// Deletes the oldest entries above [`KEPT`], a bounded number at a time.
-async fn trim(job: &mut Job<'_>) -> Result<(), SqlFault> {
+async fn trim(job: &mut Job<'_>) -> SqlResult<()> {
     let (oldest, newest) = bounds(job).await?;
     let end = newest
         .saturating_sub(KEPT)
@@ -167,7 +164,7 @@ async fn trim(job: &mut Job<'_>) -> Result<(), SqlFault> {
 }
 
 /// The first and the last number that can be seen.
-async fn bounds(job: &mut Job<'_>) -> Result<(u64, u64), SqlFault> {
+async fn bounds(job: &mut Job<'_>) -> SqlResult<(u64, u64)> {
     let rows = job.call(&calls::FEED_BOUNDS, &[]).await?;
     let row = rows.first();
     Ok(row.map_or((0, 0), |row| (row.total(0), row.total(1))))
@@ -185,7 +182,7 @@ fn before_gap(after: u64, read: u64, entries: &[Entry]) -> u64 {
     read
 }
 
-async fn entries(job: &mut Job<'_>, after: u64, limit: u32) -> Result<Vec<Entry>, SqlFault> {
+async fn entries(job: &mut Job<'_>, after: u64, limit: u32) -> SqlResult<Vec<Entry>> {
     let params = [("after", clamp(after).into()), ("limit", limit.into())];
     let rows = job.call(&calls::FEED, &params).await?;
     let entry = |row: SqlRow<'_>| {
@@ -198,7 +195,7 @@ async fn entries(job: &mut Job<'_>, after: u64, limit: u32) -> Result<Vec<Entry>
 }
 
 /// An unusable row must not stay in force, so it counts as deleted.
-async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> Result<Option<RowChange>, SqlFault> {
+async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> SqlResult<Option<RowChange>> {
     if kind == "whitelist" {
         let clients = read::whitelist(job).await?;
         return Ok(Some(RowChange::Whitelist(clients)));
@@ -219,7 +216,7 @@ async fn change(job: &mut Job<'_>, kind: &str, key: i64) -> Result<Option<RowCha
     })
 }
 
-async fn torrent_change(job: &mut Job<'_>, id: u32) -> Result<RowChange, SqlFault> {
+async fn torrent_change(job: &mut Job<'_>, id: u32) -> SqlResult<RowChange> {
     for row in rebuilt::fill_one(job, id).await? {
         passed_over::log(row.table, id, &row.problem);
     }
@@ -230,11 +227,7 @@ async fn torrent_change(job: &mut Job<'_>, id: u32) -> Result<RowChange, SqlFaul
     })
 }
 
-fn usable<T>(
-    row: Result<Option<T>, SqlFault>,
-    table: &'static str,
-    id: u32,
-) -> Result<Option<T>, SqlFault> {
+fn usable<T>(row: SqlResult<Option<T>>, table: &'static str, id: u32) -> SqlResult<Option<T>> {
     match row {
         Err(SqlFault {
             error: StorageError::Broken(problem),

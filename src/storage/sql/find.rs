@@ -2,7 +2,7 @@
 
 use super::calls::{self, Call};
 use super::cells::{Cell, SqlRow};
-use super::database::SqlFault;
+use super::database::SqlResult;
 use super::decode;
 use super::job::Job;
 use crate::base::ids::{TorrentId, UserId};
@@ -12,7 +12,7 @@ use crate::storage::{Find, Found, StoredTorrent, StoredUser, TorrentKey, UserKey
 pub(super) async fn users(
     job: &mut Job<'_>,
     wanted: &Find<UserKey>,
-) -> Result<Found<StoredUser>, SqlFault> {
+) -> SqlResult<Found<StoredUser>> {
     let calls = (&calls::COUNT_USERS, &calls::FIND_USERS);
     job.require(calls.1, "lists of users")?;
     find(job, wanted, calls, decode::user).await
@@ -21,7 +21,7 @@ pub(super) async fn users(
 pub(super) async fn torrents(
     job: &mut Job<'_>,
     wanted: &Find<TorrentKey>,
-) -> Result<Found<StoredTorrent>, SqlFault> {
+) -> SqlResult<Found<StoredTorrent>> {
     let calls = (&calls::COUNT_TORRENTS, &calls::FIND_TORRENTS);
     job.require(calls.1, "lists of torrents")?;
     find(job, wanted, calls, decode::torrent).await
@@ -32,7 +32,7 @@ async fn find<K: SortKey, T>(
     wanted: &Find<K>,
     (count, list): (&'static Call, &'static Call),
     decode: fn(SqlRow<'_>) -> Result<T, Unusable>,
-) -> Result<Found<T>, SqlFault> {
+) -> SqlResult<Found<T>> {
     let pattern = wanted.pattern();
     let params = [
         ("pattern", Cell::text(pattern.as_deref())),
@@ -46,7 +46,7 @@ async fn find<K: SortKey, T>(
     Ok(Found { rows, total })
 }
 
-pub(super) async fn torrents_of(job: &mut Job<'_>, user: UserId) -> Result<UserTorrents, SqlFault> {
+pub(super) async fn torrents_of(job: &mut Job<'_>, user: UserId) -> SqlResult<UserTorrents> {
     let params = [("user_id", user.0.into())];
     let histories = job.call(&calls::HISTORIES_OF_USER, &params).await?;
     let peers = job.call(&calls::PEERS_OF_USER, &params).await?;

@@ -2,7 +2,7 @@
 
 use super::calls;
 use super::cells::{Cell, SqlRows};
-use super::database::SqlFault;
+use super::database::SqlResult;
 use super::job::Job;
 use crate::base::ids::{InfoHash, TorrentId};
 
@@ -13,7 +13,7 @@ pub(super) type TorrentHashes = (TorrentId, Option<InfoHash>, Option<InfoHash>);
 pub(super) async fn of_hashes(
     job: &mut Job<'_>,
     hashes: &[InfoHash],
-) -> Result<Vec<TorrentHashes>, SqlFault> {
+) -> SqlResult<Vec<TorrentHashes>> {
     let [form, _] = job.hash_forms().await?;
     let (mut bytes, mut texts) = (SqlRows::new(1), SqlRows::new(1));
     for hash in hashes {

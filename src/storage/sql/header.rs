@@ -9,7 +9,7 @@
 //! -- follow allowed_clients as whitelist
 //! ```
 
-use std::fmt::Write as _;
+use strum::IntoStaticStr;
 
 use super::keywords;
 use super::statements::NAME;
@@ -65,7 +65,8 @@ pub enum Dialect {
 }
 
 /// What a row does that a trigger is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 enum RowEvent {
     Insert,
     Update,
@@ -164,30 +165,22 @@ impl FollowedTable {
         let mut sql = String::new();
         for event in [RowEvent::Insert, RowEvent::Update, RowEvent::Delete] {
             let table = &self.table;
-            let name = format!("mika_{table}_{}", event.word());
+            let word: &str = event.into();
+            let name = format!("mika_{table}_{}", word.to_ascii_lowercase());
             let body = self.body(dialect, event, peers);
-            let written = match dialect {
-                Dialect::Mysql => write!(
-                    sql,
-                    "DROP TRIGGER IF EXISTS {name};\n\n\
-                     CREATE TRIGGER {name} AFTER {} ON {table} FOR EACH ROW\nBEGIN\n{body}END;\n\n",
-                    event.keyword()
+            let create = format!("CREATE TRIGGER {name} AFTER {word} ON {table}");
+            let trigger = match dialect {
+                Dialect::Mysql => format!(
+                    "DROP TRIGGER IF EXISTS {name};\n\n{create} FOR EACH ROW\nBEGIN\n{body}END;\n\n"
                 ),
-                Dialect::Sqlite => write!(
-                    sql,
-                    "CREATE TRIGGER {name} AFTER {} ON {table} BEGIN\n{body}END;\n\n",
-                    event.keyword()
-                ),
-                Dialect::Postgres => write!(
-                    sql,
+                Dialect::Sqlite => format!("{create} BEGIN\n{body}END;\n\n"),
+                Dialect::Postgres => format!(
                     "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n\
                      SET search_path FROM CURRENT AS $$\nBEGIN\n{body}    RETURN NULL;\nEND\n$$;\n\n\
-                     CREATE TRIGGER {name} AFTER {} ON {table} FOR EACH ROW\n\
-                     EXECUTE FUNCTION {name}();\n\n",
-                    event.keyword()
+                     {create} FOR EACH ROW\nEXECUTE FUNCTION {name}();\n\n"
                 ),
             };
-            debug_assert!(written.is_ok());
+            sql += &trigger;
         }
         sql
     }
@@ -231,10 +224,8 @@ impl FollowedTable {
                 format!("{delete}    {};\n", note(old))
             }
             RowEvent::Update => {
-                let all: Vec<&str> = [key.as_str()]
-                    .into_iter()
-                    .chain(self.columns.iter().map(String::as_str))
-                    .collect();
+                let columns = self.columns.iter().map(String::as_str);
+                let all: Vec<&str> = [key.as_str()].into_iter().chain(columns).collect();
                 let moved = when(dialect, &[key], kind, old, old, new, key);
                 moved + &when(dialect, &all, kind, new, old, new, key)
             }
@@ -278,26 +269,6 @@ fn when(
     }
     let entry = entry(dialect, &format!("VALUES ('{kind}', {noted}.{key})"));
     format!("    IF {condition} THEN\n        {entry};\n    END IF;\n")
-}
-
-// === impl RowEvent ===
-
-impl RowEvent {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
-    }
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Insert => "INSERT",
-            Self::Update => "UPDATE",
-            Self::Delete => "DELETE",
-        }
-    }
 }
 
 /// The first sentence of a schema's file, which says what it is for.

@@ -2,7 +2,7 @@
 
 use super::calls::{self, Call};
 use super::cells::{SqlRow, SqlRows};
-use super::database::SqlFault;
+use super::database::SqlResult;
 use super::job::Job;
 use crate::storage::{InvalidTotals, PLAUSIBLE_MAX, Wipe};
 
@@ -24,7 +24,7 @@ pub(super) async fn find(
     what: Wipe,
     after: Option<u32>,
     limit: u32,
-) -> Result<(Vec<InvalidTotals>, Option<u32>), SqlFault> {
+) -> SqlResult<(Vec<InvalidTotals>, Option<u32>)> {
     let (call, columns) = totals(what);
     let after = after.map_or(-1, i64::from);
     let params = [
@@ -59,7 +59,7 @@ fn invalid_fields(row: SqlRow<'_>, columns: &[(usize, &'static str)]) -> Vec<&'s
         .collect()
 }
 
-pub(super) async fn fix(job: &mut Job<'_>, what: Wipe, ids: &[u32]) -> Result<(), SqlFault> {
+pub(super) async fn fix(job: &mut Job<'_>, what: Wipe, ids: &[u32]) -> SqlResult<()> {
     let call = match what {
         Wipe::Users => &calls::FIX_USERS,
         Wipe::Torrents => &calls::FIX_TORRENTS,

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::{self, Call};
-use super::cells::{Cell, SqlRows};
-use super::database::{FaultKind, HashForm, SqlDatabase, SqlFault, SqlSession, Use};
+use super::cells::{SqlParams, SqlRows};
+use super::database::{FaultKind, HashForm, SqlDatabase, SqlFault, SqlResult, SqlSession, Use};
 use super::misfit;
 use super::place::StatementPlace;
 use super::statements::{Statement, Statements};
 use crate::base::backoff::Backoff;
-use crate::storage::StorageError;
 use crate::storage::passed_over::{self, Uncredited};
 use crate::storage::values::log_refused;
+use crate::storage::{StorageError, StorageResult};
 
 /// How often a transaction is retried after a lock conflict, and the delays before.
 const COLLISIONS_MAX: usize = 3;
@@ -56,13 +56,13 @@ pub(super) struct Tries<'a, D> {
 // === impl Job ===
 
 impl<'a> Job<'a> {
-    pub(super) async fn begin(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn begin(&mut self) -> SqlResult<()> {
         self.in_transaction = true;
         self.session.begin().await
     }
 
     /// Commits, and logs the notes.
-    pub(super) async fn commit(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn commit(&mut self) -> SqlResult<()> {
         self.session.commit().await?;
         self.in_transaction = false;
         log_refused(&std::mem::take(&mut self.notes));
@@ -72,7 +72,7 @@ impl<'a> Job<'a> {
     }
 
     /// A savepoint before this call: a failure is to take back what the call did, and nothing else.
-    pub(super) async fn savepoint_for(&mut self, call: &Call) -> Result<(), SqlFault> {
+    pub(super) async fn savepoint_for(&mut self, call: &Call) -> SqlResult<()> {
         let is_row_by_row = !call.rows.is_empty() && self.session.is_row_by_row();
         let is_several = self.statements.of(call).len() > 1;
         if is_several || is_row_by_row || !self.session.survives_failures() {
@@ -83,13 +83,13 @@ impl<'a> Job<'a> {
     }
 
     /// A savepoint before several calls.
-    pub(super) async fn savepoint(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn savepoint(&mut self) -> SqlResult<()> {
         self.has_savepoint = true;
         self.session.savepoint().await
     }
 
     /// Takes back what a call did that failed, since the last savepoint.
-    pub(super) async fn undo(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn undo(&mut self) -> SqlResult<()> {
         if self.has_savepoint {
             self.session.undo().await?;
         }
@@ -112,7 +112,7 @@ impl<'a> Job<'a> {
     }
 
     /// Lets other statements be run after one that failed, which may end the transaction.
-    pub(super) async fn recover(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn recover(&mut self) -> SqlResult<()> {
         if self.can_go_on() {
             return Ok(());
         }
@@ -125,7 +125,7 @@ impl<'a> Job<'a> {
     }
 
     /// An answer for people if the schema has no such statement: it does not support `what`.
-    pub(super) fn require(&self, call: &Call, what: &str) -> Result<(), SqlFault> {
+    pub(super) fn require(&self, call: &Call, what: &str) -> SqlResult<()> {
         if self.has(call) {
             return Ok(());
         }
@@ -137,8 +137,8 @@ impl<'a> Job<'a> {
     pub(super) async fn call(
         &mut self,
         call: &'static Call,
-        params: &[(&'static str, Cell<'_>)],
-    ) -> Result<SqlRows, SqlFault> {
+        params: &SqlParams<'_>,
+    ) -> SqlResult<SqlRows> {
         self.call_then(call, params, "").await
     }
 
@@ -146,9 +146,9 @@ impl<'a> Job<'a> {
     pub(super) async fn call_then(
         &mut self,
         call: &'static Call,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, SqlFault> {
+    ) -> SqlResult<SqlRows> {
         let statements = self.statements;
         let mut rows = SqlRows::default();
         for statement in statements.of(call) {
@@ -167,7 +167,7 @@ impl<'a> Job<'a> {
         &mut self,
         call: &'static Call,
         rows: SqlRows,
-    ) -> Result<SqlRows, SqlFault> {
+    ) -> SqlResult<SqlRows> {
         self.call_for_columns(call, call.rows, &Arc::new(rows))
             .await
     }
@@ -178,7 +178,7 @@ impl<'a> Job<'a> {
         call: &'static Call,
         columns: &'static str,
         rows: &Arc<SqlRows>,
-    ) -> Result<SqlRows, SqlFault> {
+    ) -> SqlResult<SqlRows> {
         let statements = self.statements;
         let mut found = SqlRows::default();
         if rows.is_empty() {
@@ -196,7 +196,7 @@ impl<'a> Job<'a> {
     }
 
     /// The result of a call, if it has all columns.
-    fn checked(&self, call: &Call, rows: SqlRows) -> Result<SqlRows, SqlFault> {
+    fn checked(&self, call: &Call, rows: SqlRows) -> SqlResult<SqlRows> {
         if rows.is_empty() || rows.width() >= call.width() {
             return Ok(rows);
         }
@@ -220,17 +220,17 @@ impl<'a> Job<'a> {
 
     /// Nodes apply side by side. One that met a row which another inserted meanwhile does it alone: another one that
     /// keeps inserting what this one is about to insert would make it fail again and again.
-    pub(super) async fn lock_applying(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn lock_applying(&mut self) -> SqlResult<()> {
         self.session.lock_applying(self.met_duplicate).await
     }
 
     /// Excludes other processes that edit: a site's tables need not have unique keys.
-    pub(super) async fn lock_edits(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn lock_edits(&mut self) -> SqlResult<()> {
         self.session.lock("edit").await
     }
 
     /// How a site's columns hold info hashes.
-    pub(super) async fn hash_forms(&mut self) -> Result<[HashForm; 2], SqlFault> {
+    pub(super) async fn hash_forms(&mut self) -> SqlResult<[HashForm; 2]> {
         match self.statements.of(&calls::TORRENTS).first() {
             Some(torrents) => self.session.hash_forms(torrents).await,
             None => Ok([HashForm::Bytes, HashForm::Bytes]),
@@ -242,11 +242,11 @@ impl<'a> Job<'a> {
         self.session.pads_with_zeros()
     }
 
-    pub(super) async fn feed_settled(&mut self, after: u64, newest: u64) -> Result<u64, SqlFault> {
+    pub(super) async fn feed_settled(&mut self, after: u64, newest: u64) -> SqlResult<u64> {
         self.session.feed_settled(after, newest).await
     }
 
-    pub(super) async fn set_clamping(&mut self, clamps: bool) -> Result<bool, SqlFault> {
+    pub(super) async fn set_clamping(&mut self, clamps: bool) -> SqlResult<bool> {
         self.session.set_clamping(clamps).await
     }
 }
@@ -271,7 +271,7 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
     }
 
     /// A connection for the next attempt.
-    pub(super) async fn open(&self) -> Result<Job<'a>, StorageError> {
+    pub(super) async fn open(&self) -> StorageResult<Job<'a>> {
         let session = self.database.session(self.purpose).await;
         Ok(Job {
             session: session.map_err(|fault| fault.error)?,
@@ -288,8 +288,8 @@ impl<'a, D: SqlDatabase> Tries<'a, D> {
     pub(super) async fn end<T>(
         &mut self,
         job: Job<'a>,
-        result: Result<T, SqlFault>,
-    ) -> Option<Result<T, StorageError>> {
+        result: SqlResult<T>,
+    ) -> Option<StorageResult<T>> {
         let (done, fault) = match result {
             Ok(done) => (Some(done), None),
             Err(fault) => (None, Some(fault)),

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::storage::{Claim, StorageError};
+use crate::storage::{Claim, StorageError, StorageResult};
 
 /// How long the server may need to notice that a daemon was just killed.
 pub(in crate::storage) const GRACE: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub(in crate::storage) trait ServerLock: Send + Sync + 'static {
     type Holding: Send;
 
     /// Attempts on a new connection, for that long.
-    async fn take(&self, wait: Duration) -> Result<Attempt<Self::Holding>, StorageError>;
+    async fn take(&self, wait: Duration) -> StorageResult<Attempt<Self::Holding>>;
 
     /// Whether the connection still has the lock.
     async fn is_held(&self, holding: &mut Self::Holding) -> bool;
@@ -66,7 +66,7 @@ pub(in crate::storage) struct LockHolder {
 }
 
 /// Claims the database of these locks, one of each server: of those that can be reached, at least one.
-pub(in crate::storage) async fn claim<L: ServerLock>(locks: Vec<L>) -> Result<Claim, StorageError> {
+pub(in crate::storage) async fn claim<L: ServerLock>(locks: Vec<L>) -> StorageResult<Claim> {
     let mut taken = Vec::new();
     let mut failure = None;
     for lock in locks {

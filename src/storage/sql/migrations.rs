@@ -5,7 +5,7 @@ use super::calls::{self, FEED};
 use super::catalogue::column_names;
 use super::check::inspect::{self, absence};
 use super::check::{self, NOT_OURS};
-use super::database::{Lacking, SqlFault};
+use super::database::{Lacking, SqlFault, SqlResult};
 use super::header::Dialect;
 use super::job::Job;
 use super::statements::{Piece, Schema};
@@ -20,7 +20,7 @@ const PATH: &str = "SELECT set_config('search_path'";
 pub(super) async fn migrations(
     job: &mut Job<'_>,
     schema: &Schema,
-) -> Result<Vec<MigrationStatus>, SqlFault> {
+) -> SqlResult<Vec<MigrationStatus>> {
     let mut applied = Vec::new();
     if is_there(job, "mika_migrations").await? {
         let rows = job.call(&calls::MIGRATIONS, &[]).await?;
@@ -29,13 +29,13 @@ pub(super) async fn migrations(
     Ok(migrate::status(schema.migrations, &applied)?)
 }
 
-async fn is_there(job: &mut Job<'_>, table: &str) -> Result<bool, SqlFault> {
+async fn is_there(job: &mut Job<'_>, table: &str) -> SqlResult<bool> {
     Ok(!column_names(job, table).await?.is_empty())
 }
 
 /// Applies missing migrations, and restores identity and triggers, in one transaction. MySQL commits after every
 /// statement about tables, so each is idempotent there: an interrupted run begins its migration again.
-pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
+pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> SqlResult<Vec<String>> {
     let is_followed = job.has(&FEED);
     if is_followed {
         let mut obstacle = inspect::view_in_the_way(job, schema).await?;
@@ -92,7 +92,7 @@ pub(super) async fn migrate(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<St
 }
 
 /// Runs the statements of a migration, except those about triggers, whose tables may have other names.
-async fn apply(job: &mut Job<'_>, schema: &Schema, migration: &Migration) -> Result<(), SqlFault> {
+async fn apply(job: &mut Job<'_>, schema: &Schema, migration: &Migration) -> SqlResult<()> {
     for statement in migrate::statements(migration) {
         let is_trigger = ["CREATE TRIGGER ", "DROP TRIGGER "]
             .iter()
@@ -105,7 +105,7 @@ async fn apply(job: &mut Job<'_>, schema: &Schema, migration: &Migration) -> Res
 }
 
 /// Whether a statement was run before, and does not notice that by itself.
-async fn is_done(job: &mut Job<'_>, dialect: Dialect, statement: &str) -> Result<bool, SqlFault> {
+async fn is_done(job: &mut Job<'_>, dialect: Dialect, statement: &str) -> SqlResult<bool> {
     match dialect {
         // Left by an interrupted migration.
         Dialect::Mysql => match migrate::added_column(statement) {
@@ -125,7 +125,7 @@ async fn is_done(job: &mut Job<'_>, dialect: Dialect, statement: &str) -> Result
 }
 
 /// Gives the database a new identity if it was lost; returns whether it was.
-async fn make_identity(job: &mut Job<'_>, schema: &Schema) -> Result<bool, SqlFault> {
+async fn make_identity(job: &mut Job<'_>, schema: &Schema) -> SqlResult<bool> {
     if is_there(job, "mika_identity").await? && !job.call(&calls::IDENTITY, &[]).await?.is_empty() {
         return Ok(false);
     }
@@ -137,7 +137,7 @@ async fn make_identity(job: &mut Job<'_>, schema: &Schema) -> Result<bool, SqlFa
 
 /// Creates triggers that are missing, on another table or changed, and drops those on tables that should not have them;
 /// returns what was done.
-async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
+async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> SqlResult<Vec<String>> {
     let mut done = make_triggers(job, schema).await?;
     // Where triggers have the names of their tables only, those of a renamed table stay.
     let expected = triggers::expected(schema.migrations);
@@ -158,12 +158,7 @@ async fn mend_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>
 }
 
 /// Drops a trigger from a table that should not have it; false if that is left to the table's owner.
-async fn drop_left(
-    job: &mut Job<'_>,
-    schema: &Schema,
-    name: &str,
-    table: &str,
-) -> Result<bool, SqlFault> {
+async fn drop_left(job: &mut Job<'_>, schema: &Schema, name: &str, table: &str) -> SqlResult<bool> {
     if schema.dialect != Dialect::Postgres {
         drop_trigger(job, schema, name, table).await?;
         return Ok(true);
@@ -181,7 +176,7 @@ async fn drop_left(
 }
 
 /// Creates triggers that are missing, on another table or changed; returns which.
-async fn make_triggers(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<String>, SqlFault> {
+async fn make_triggers(job: &mut Job<'_>, schema: &Schema) -> SqlResult<Vec<String>> {
     let expected = triggers::expected(schema.migrations);
     let mut found = inspect::look_at_triggers(job, &expected, false).await?;
     found.misplaced.retain(|it| it.left_on.is_none());
@@ -227,7 +222,7 @@ async fn drop_trigger(
     schema: &Schema,
     name: &str,
     table: &str,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let of_table = match schema.dialect {
         Dialect::Postgres => format!(" ON {table}"),
         Dialect::Mysql | Dialect::Sqlite => String::new(),
@@ -238,7 +233,7 @@ async fn drop_trigger(
 
 /// An error if a table lacks a column that its trigger names: it is another program's. Some databases would create the
 /// trigger, and then refuse the changes of that program.
-async fn lacking_columns(job: &mut Job<'_>, triggers: &[Trigger]) -> Result<(), SqlFault> {
+async fn lacking_columns(job: &mut Job<'_>, triggers: &[Trigger]) -> SqlResult<()> {
     for trigger in triggers {
         let there = column_names(job, &trigger.table).await?;
         let is_there = |name: &str| there.iter().any(|found| found.eq_ignore_ascii_case(name));
@@ -255,7 +250,7 @@ async fn lacking_columns(job: &mut Job<'_>, triggers: &[Trigger]) -> Result<(), 
 }
 
 /// Runs a statement; the fault says what to grant, or which table is missing.
-async fn run(job: &mut Job<'_>, schema: &Schema, statement: &str) -> Result<(), SqlFault> {
+async fn run(job: &mut Job<'_>, schema: &Schema, statement: &str) -> SqlResult<()> {
     let Err(fault) = job.session().execute(statement).await else {
         return Ok(());
     };

@@ -1,15 +1,12 @@
 //! A statement that failed for a value: a lookup finds nothing, an edit is refused with the name of the column or key.
 
 use super::calls::{self, COLUMNS_NAMED};
-use super::cells::{Cell, SqlRow, SqlRows};
-use super::database::{FaultKind, SqlFault};
+use super::cells::{Cell, SqlParams, SqlRow, SqlRows};
+use super::database::{FaultKind, SqlFault, SqlResult};
 use super::job::Job;
 use super::statements::{Statement, mentions};
 use crate::storage::StorageError;
 use crate::storage::values::{Misfit, RefusedValue};
-
-/// The parameters of a call.
-type Params<'a> = [(&'static str, Cell<'a>)];
 
 /// The outcome of a schema's statement that failed: no rows for a lookup by characters that the column can't
 /// hold, because no row has them; otherwise the error, which names the column if a value is the cause.
@@ -17,8 +14,8 @@ pub(super) async fn found_or_refused(
     job: &mut Job<'_>,
     fault: SqlFault,
     statement: &Statement,
-    params: &Params<'_>,
-) -> Result<SqlRows, SqlFault> {
+    params: &SqlParams<'_>,
+) -> SqlResult<SqlRows> {
     let FaultKind::Refused(refused) = &fault.kind else {
         return Err(fault);
     };
@@ -40,11 +37,7 @@ pub(super) async fn found_or_refused(
 
 /// Why a row is refused that violates a unique key. If the database chose an id that a row has already, its sequence is
 /// behind: rows were inserted with ids.
-pub(super) async fn key_taken(
-    job: &mut Job<'_>,
-    key: &str,
-    has_id: bool,
-) -> Result<String, SqlFault> {
+pub(super) async fn key_taken(job: &mut Job<'_>, key: &str, has_id: bool) -> SqlResult<String> {
     let taken = format!("another row has the same value in the key `{key}`");
     if has_id || !job.has(&calls::KEY_SEQUENCE) {
         return Ok(taken);
@@ -75,8 +68,8 @@ async fn in_full(
     job: &mut Job<'_>,
     refused: RefusedValue,
     statement: &Statement,
-    params: &Params<'_>,
-) -> Result<RefusedValue, SqlFault> {
+    params: &SqlParams<'_>,
+) -> SqlResult<RefusedValue> {
     let is_it = |row: &SqlRow<'_>| match &refused.table {
         Some(table) => row.text(0).eq_ignore_ascii_case(table),
         None => mentions(std::slice::from_ref(statement), &row.text(0)),
@@ -123,7 +116,7 @@ async fn in_full(
     Ok(refused)
 }
 
-async fn columns_named(job: &mut Job<'_>, name: &str) -> Result<SqlRows, SqlFault> {
+async fn columns_named(job: &mut Job<'_>, name: &str) -> SqlResult<SqlRows> {
     let Some(statement) = job.statements_of(&COLUMNS_NAMED).first() else {
         return Ok(SqlRows::default());
     };
@@ -153,7 +146,7 @@ fn misfit(column: &SqlRow<'_>, value: Cell<'_>) -> Option<Misfit> {
 }
 
 /// The characters of the parameter for a column: the one of its name, or the only text.
-fn characters(column: &str, params: &Params<'_>) -> Option<u64> {
+fn characters(column: &str, params: &SqlParams<'_>) -> Option<u64> {
     let texts = || {
         params.iter().filter_map(|(name, value)| match value {
             Cell::Text(text) => Some((*name, text.chars().count())),

@@ -42,7 +42,7 @@ use self::job::{Repeat, Tries};
 use self::statements::{Schema, Statements};
 use super::{
     Added, BadRow, Claim, CreditRules, Feed, FeedPosition, Find, Finding, Found, InvalidTotals,
-    MigrationStatus, NewTorrent, NewUser, Page, Severity, Storage, StorageConfig, StorageError,
+    MigrationStatus, NewTorrent, NewUser, Page, Severity, Storage, StorageConfig, StorageResult,
     StoredHistory, StoredPeer, StoredTorrent, StoredUser, TorrentKey, TorrentPatch, TorrentRemoval,
     UserKey, UserPatch, UserTorrents, Wipe, migrate,
 };
@@ -70,10 +70,7 @@ impl<D: SqlDatabase> SqlStorage<D> {
 }
 
 /// The statements of a schema with the replacements of the config.
-pub fn statements(
-    schema: &Schema,
-    config: &StorageConfig,
-) -> Result<Arc<Statements>, StorageError> {
+pub fn statements(schema: &Schema, config: &StorageConfig) -> StorageResult<Arc<Statements>> {
     Ok(Arc::new(Statements::new(schema, &config.statements)?))
 }
 
@@ -120,7 +117,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         self.database.is_embedded()
     }
 
-    async fn claim(&self) -> Result<Claim, StorageError> {
+    async fn claim(&self) -> StorageResult<Claim> {
         if self.is_embedded() {
             // Nobody else may touch the tables meanwhile, so they are made after the claim.
             return self.database.claim("").await;
@@ -131,14 +128,14 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         self.database.claim(&identity).await
     }
 
-    async fn migrate(&self) -> Result<Vec<String>, StorageError> {
+    async fn migrate(&self) -> StorageResult<Vec<String>> {
         let schema = self.database.schema();
         job!(self, Use::Migrate, Repeat::Harmless, |job| {
             migrations::migrate(job, schema)
         })
     }
 
-    async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+    async fn migrations(&self) -> StorageResult<Vec<MigrationStatus>> {
         let schema = self.database.schema();
         reading!(self, |job| migrations::migrations(job, schema))
     }
@@ -150,7 +147,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
             .collect()
     }
 
-    async fn check(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn check(&self) -> StorageResult<Vec<Finding>> {
         let (mut findings, is_complete) = self.check_database().await?;
         if is_complete {
             findings.extend(self.tried(&findings).await);
@@ -166,7 +163,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         Ok(findings)
     }
 
-    async fn check_schema(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn check_schema(&self) -> StorageResult<Vec<Finding>> {
         let mut findings = self.prepare_schema().await?;
         if findings.iter().all(|it| it.severity == Severity::Note) {
             findings.extend(self.tried(&findings).await);
@@ -174,20 +171,20 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         Ok(findings)
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn inspect(&self) -> StorageResult<Vec<Finding>> {
         let schema = self.database.schema();
         reading!(self, |job| check::inspect::inspect(job, schema))
     }
 
-    async fn durability(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn durability(&self) -> StorageResult<Vec<Finding>> {
         reading!(self, |job| job.session().look_at_durability())
     }
 
-    async fn identity(&self) -> Result<String, StorageError> {
+    async fn identity(&self) -> StorageResult<String> {
         reading!(self, |job| read::identity(job))
     }
 
-    async fn renew_identity(&self) -> Result<String, StorageError> {
+    async fn renew_identity(&self) -> StorageResult<String> {
         retrying!(self, |job| edit::renew_identity(job))
     }
 
@@ -195,23 +192,19 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         !self.statements.of(&calls::FEED).is_empty()
     }
 
-    async fn time(&self) -> Result<Option<i64>, StorageError> {
+    async fn time(&self) -> StorageResult<Option<i64>> {
         reading!(self, |job| read::time(job))
     }
 
-    async fn newest_announce(&self) -> Result<Option<i64>, StorageError> {
+    async fn newest_announce(&self) -> StorageResult<Option<i64>> {
         reading!(self, |job| read::newest_announce(job))
     }
 
-    async fn last_gone(&self, before: i64) -> Result<Option<i64>, StorageError> {
+    async fn last_gone(&self, before: i64) -> StorageResult<Option<i64>> {
         reading!(self, |job| read::last_gone(job, before))
     }
 
-    async fn users(
-        &self,
-        after: Option<UserId>,
-        limit: u32,
-    ) -> Result<Page<StoredUser>, StorageError> {
+    async fn users(&self, after: Option<UserId>, limit: u32) -> StorageResult<Page<StoredUser>> {
         reading!(self, |job| read::users(job, after, limit))
     }
 
@@ -219,7 +212,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         &self,
         after: Option<TorrentId>,
         limit: u32,
-    ) -> Result<Page<StoredTorrent>, StorageError> {
+    ) -> StorageResult<Page<StoredTorrent>> {
         reading!(self, |job| read::torrents(job, after, limit))
     }
 
@@ -228,7 +221,7 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         since: i64,
         after: Option<PeerKey>,
         limit: u32,
-    ) -> Result<Page<StoredPeer>, StorageError> {
+    ) -> StorageResult<Page<StoredPeer>> {
         reading!(self, |job| read::peers(job, since, after, limit))
     }
 
@@ -236,65 +229,62 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         &self,
         after: Option<(TorrentId, UserId)>,
         limit: u32,
-    ) -> Result<Page<StoredHistory>, StorageError> {
+    ) -> StorageResult<Page<StoredHistory>> {
         reading!(self, |job| read::histories(job, after, limit))
     }
 
     async fn records_of(
         &self,
         torrent: TorrentId,
-    ) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), StorageError> {
+    ) -> StorageResult<(Vec<StoredHistory>, Vec<StoredPeer>)> {
         reading!(self, |job| read::records_of(job, torrent))
     }
 
-    async fn with_records(&self, torrents: &[TorrentId]) -> Result<Vec<TorrentId>, StorageError> {
+    async fn with_records(&self, torrents: &[TorrentId]) -> StorageResult<Vec<TorrentId>> {
         reading!(self, |job| read::with_records(job, torrents))
     }
 
-    async fn whitelist(&self) -> Result<Vec<ClientPrefix>, StorageError> {
+    async fn whitelist(&self) -> StorageResult<Vec<ClientPrefix>> {
         reading!(self, |job| read::whitelist(job))
     }
 
-    async fn bad_clients(&self) -> Result<Vec<BadRow>, StorageError> {
+    async fn bad_clients(&self) -> StorageResult<Vec<BadRow>> {
         reading!(self, |job| read::bad_clients(job))
     }
 
-    async fn user(&self, id: UserId) -> Result<Option<StoredUser>, StorageError> {
+    async fn user(&self, id: UserId) -> StorageResult<Option<StoredUser>> {
         reading!(self, |job| read::user_by_id(job, id))
     }
 
-    async fn is_unfinished(&self, id: UserId) -> Result<bool, StorageError> {
+    async fn is_unfinished(&self, id: UserId) -> StorageResult<bool> {
         reading!(self, |job| read::is_unfinished(job, id))
     }
 
-    async fn users_named(&self, name: &str) -> Result<Vec<StoredUser>, StorageError> {
+    async fn users_named(&self, name: &str) -> StorageResult<Vec<StoredUser>> {
         reading!(self, |job| read::users_named(job, name))
     }
 
-    async fn torrent(&self, info_hash: InfoHash) -> Result<Option<StoredTorrent>, StorageError> {
+    async fn torrent(&self, info_hash: InfoHash) -> StorageResult<Option<StoredTorrent>> {
         reading!(self, |job| read::torrent_by_hash(job, info_hash))
     }
 
-    async fn find_users(&self, find: &Find<UserKey>) -> Result<Found<StoredUser>, StorageError> {
+    async fn find_users(&self, find: &Find<UserKey>) -> StorageResult<Found<StoredUser>> {
         reading!(self, |job| find::users(job, find))
     }
 
-    async fn find_torrents(
-        &self,
-        find: &Find<TorrentKey>,
-    ) -> Result<Found<StoredTorrent>, StorageError> {
+    async fn find_torrents(&self, find: &Find<TorrentKey>) -> StorageResult<Found<StoredTorrent>> {
         reading!(self, |job| find::torrents(job, find))
     }
 
-    async fn torrents_of(&self, user: UserId) -> Result<UserTorrents, StorageError> {
+    async fn torrents_of(&self, user: UserId) -> StorageResult<UserTorrents> {
         reading!(self, |job| find::torrents_of(job, user))
     }
 
-    async fn feed_position(&self) -> Result<FeedPosition, StorageError> {
+    async fn feed_position(&self) -> StorageResult<FeedPosition> {
         reading!(self, |job| feed::position(job, &self.reloads))
     }
 
-    async fn feed(&self, position: FeedPosition, limit: u32) -> Result<Feed, StorageError> {
+    async fn feed(&self, position: FeedPosition, limit: u32) -> StorageResult<Feed> {
         reading!(self, |job| feed::changes(
             job,
             &self.reloads,
@@ -311,26 +301,19 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         }
     }
 
-    async fn add_users(&self, users: &[NewUser]) -> Result<Vec<Added<UserId>>, StorageError> {
+    async fn add_users(&self, users: &[NewUser]) -> StorageResult<Vec<Added<UserId>>> {
         once!(self, |job| edit::add_users(job, users))
     }
 
-    async fn update_user(&self, id: UserId, patch: &UserPatch) -> Result<(), StorageError> {
+    async fn update_user(&self, id: UserId, patch: &UserPatch) -> StorageResult<()> {
         once!(self, |job| edit::update_user(job, id, patch))
     }
 
-    async fn add_torrents(
-        &self,
-        torrents: &[NewTorrent],
-    ) -> Result<Vec<Added<TorrentId>>, StorageError> {
+    async fn add_torrents(&self, torrents: &[NewTorrent]) -> StorageResult<Vec<Added<TorrentId>>> {
         once!(self, |job| edit::add_torrents(job, torrents))
     }
 
-    async fn update_torrent(
-        &self,
-        id: TorrentId,
-        patch: &TorrentPatch,
-    ) -> Result<(), StorageError> {
+    async fn update_torrent(&self, id: TorrentId, patch: &TorrentPatch) -> StorageResult<()> {
         once!(self, |job| edit::update_torrent(job, id, patch))
     }
 
@@ -338,57 +321,48 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         &self,
         id: TorrentId,
         hashes: Option<(InfoHash, Option<InfoHash>)>,
-    ) -> Result<StoredTorrent, StorageError> {
+    ) -> StorageResult<StoredTorrent> {
         retrying!(self, |job| rebuilt::set(job, id, hashes))
     }
 
-    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> Result<u64, StorageError> {
+    async fn remove_torrents(&self, torrents: &[TorrentRemoval]) -> StorageResult<u64> {
         retrying!(self, |job| edit::remove_torrents(job, torrents))
     }
 
-    async fn add_clients(&self, clients: &[ClientPrefix]) -> Result<(), StorageError> {
+    async fn add_clients(&self, clients: &[ClientPrefix]) -> StorageResult<()> {
         once!(self, |job| edit::add_clients(job, clients))
     }
 
-    async fn remove_client(&self, prefix: &str) -> Result<(), StorageError> {
+    async fn remove_client(&self, prefix: &str) -> StorageResult<()> {
         once!(self, |job| edit::remove_client(job, prefix))
     }
 
-    async fn last_applied(&self, journal: &str) -> Result<u64, StorageError> {
+    async fn last_applied(&self, journal: &str) -> StorageResult<u64> {
         retrying!(self, |job| apply::last_applied(job, journal))
     }
 
-    async fn journals(&self) -> Result<Vec<(String, u64)>, StorageError> {
+    async fn journals(&self) -> StorageResult<Vec<(String, u64)>> {
         reading!(self, |job| apply::journals(job))
     }
 
-    async fn forget_journal(&self, journal: &str, applied: u64) -> Result<bool, StorageError> {
+    async fn forget_journal(&self, journal: &str, applied: u64) -> StorageResult<bool> {
         once!(self, |job| apply::forget(job, journal, applied))
     }
 
-    async fn begin_at(&self, journal: &str, number: u64) -> Result<(), StorageError> {
+    async fn begin_at(&self, journal: &str, number: u64) -> StorageResult<()> {
         retrying!(self, |job| apply::begin_at(job, journal, number))
     }
 
     /// The recorded batch number makes it idempotent, even after a COMMIT without an answer.
-    async fn apply(
-        &self,
-        batches: &[Arc<Batch>],
-        rules: &CreditRules,
-    ) -> Result<Credited, StorageError> {
+    async fn apply(&self, batches: &[Arc<Batch>], rules: &CreditRules) -> StorageResult<Credited> {
         retrying!(self, |job| apply::apply(job, batches, rules))
     }
 
-    async fn prune(&self, before: i64, limit: u32) -> Result<u64, StorageError> {
+    async fn prune(&self, before: i64, limit: u32) -> StorageResult<u64> {
         once!(self, |job| feed::prune(job, before, limit))
     }
 
-    async fn wipe(
-        &self,
-        what: Wipe,
-        after: Option<u32>,
-        limit: u32,
-    ) -> Result<Option<u32>, StorageError> {
+    async fn wipe(&self, what: Wipe, after: Option<u32>, limit: u32) -> StorageResult<Option<u32>> {
         retrying!(self, |job| edit::wipe(job, what, after, limit))
     }
 
@@ -397,24 +371,24 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         what: Wipe,
         after: Option<u32>,
         limit: u32,
-    ) -> Result<(Vec<InvalidTotals>, Option<u32>), StorageError> {
+    ) -> StorageResult<(Vec<InvalidTotals>, Option<u32>)> {
         reading!(self, |job| invalid_totals::find(job, what, after, limit))
     }
 
-    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> Result<(), StorageError> {
+    async fn fix_totals(&self, what: Wipe, ids: &[u32]) -> StorageResult<()> {
         retrying!(self, |job| invalid_totals::fix(job, what, ids))
     }
 }
 
 impl<D: SqlDatabase> SqlStorage<D> {
-    async fn check_database(&self) -> Result<(Vec<Finding>, bool), StorageError> {
+    async fn check_database(&self) -> StorageResult<(Vec<Finding>, bool)> {
         let schema = self.database.schema();
         job!(self, Use::WholeTables, Repeat::Harmless, |job| {
             check::check(job, schema)
         })
     }
 
-    async fn prepare_schema(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn prepare_schema(&self) -> StorageResult<Vec<Finding>> {
         let schema = self.database.schema();
         reading!(self, |job| check::schema(job, schema))
     }
@@ -424,8 +398,7 @@ impl<D: SqlDatabase> SqlStorage<D> {
         if !trial::is_wanted(&self.statements, known) {
             return Vec::new();
         }
-        let tried: Result<_, StorageError> =
-            async { retrying!(self, |job| trial::run(job, known)) }.await;
+        let tried: StorageResult<_> = async { retrying!(self, |job| trial::run(job, known)) }.await;
         tried.unwrap_or_else(|error| {
             let problem = format!("the statements were prepared and not run: {error}");
             vec![Finding::note(problem, "run this again when that is over")]
@@ -433,7 +406,7 @@ impl<D: SqlDatabase> SqlStorage<D> {
     }
 
     /// The rows of the site that can't be used, as findings.
-    async fn unusable_rows(&self) -> Result<Vec<Finding>, StorageError> {
+    async fn unusable_rows(&self) -> StorageResult<Vec<Finding>> {
         job!(self, Use::WholeTables, Repeat::Harmless, |job| {
             read::unusable_rows(job)
         })

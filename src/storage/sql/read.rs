@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::calls::{self, Call};
-use super::cells::{Cell, SqlRow, SqlRows};
-use super::database::SqlFault;
+use super::cells::{Cell, SqlParams, SqlRow, SqlRows};
+use super::database::{SqlFault, SqlResult};
 use super::decode;
 use super::hashes::of_hashes;
 use super::job::Job;
@@ -29,22 +29,22 @@ const CHECKED_AT_ONCE: u32 = 5000;
 type Decode<T> = fn(SqlRow<'_>) -> Result<T, Unusable>;
 
 /// The identity; a random text made by a migration.
-pub(super) async fn identity(job: &mut Job<'_>) -> Result<String, SqlFault> {
+pub(super) async fn identity(job: &mut Job<'_>) -> SqlResult<String> {
     let rows = job.call(&calls::IDENTITY, &[]).await?;
     let found = rows.first().map(|row| row.text(0));
     Ok(identity::checked(found).map_err(StorageError::from)?)
 }
 
 /// The server's clock (Unix time); none if the database uses this host's.
-pub(super) async fn time(job: &mut Job<'_>) -> Result<Option<i64>, SqlFault> {
+pub(super) async fn time(job: &mut Job<'_>) -> SqlResult<Option<i64>> {
     number(job, &calls::TIME, &[]).await
 }
 
-pub(super) async fn newest_announce(job: &mut Job<'_>) -> Result<Option<i64>, SqlFault> {
+pub(super) async fn newest_announce(job: &mut Job<'_>) -> SqlResult<Option<i64>> {
     number(job, &calls::NEWEST_ANNOUNCE, &[]).await
 }
 
-pub(super) async fn last_gone(job: &mut Job<'_>, before: i64) -> Result<Option<i64>, SqlFault> {
+pub(super) async fn last_gone(job: &mut Job<'_>, before: i64) -> SqlResult<Option<i64>> {
     number(job, &calls::LAST_GONE, &[("before", before.into())]).await
 }
 
@@ -52,8 +52,8 @@ pub(super) async fn last_gone(job: &mut Job<'_>, before: i64) -> Result<Option<i
 async fn number(
     job: &mut Job<'_>,
     call: &'static Call,
-    params: &[(&'static str, Cell<'_>)],
-) -> Result<Option<i64>, SqlFault> {
+    params: &SqlParams<'_>,
+) -> SqlResult<Option<i64>> {
     let rows = job.call(call, params).await?;
     Ok(rows.first().and_then(|row| row.integer(0)))
 }
@@ -62,7 +62,7 @@ pub(super) async fn users(
     job: &mut Job<'_>,
     after: Option<UserId>,
     limit: u32,
-) -> Result<Page<StoredUser>, SqlFault> {
+) -> SqlResult<Page<StoredUser>> {
     let after = after.map(|id| id.0);
     by_id(job, &calls::USERS, after, limit, decode::user).await
 }
@@ -71,7 +71,7 @@ pub(super) async fn torrents(
     job: &mut Job<'_>,
     after: Option<TorrentId>,
     limit: u32,
-) -> Result<Page<StoredTorrent>, SqlFault> {
+) -> SqlResult<Page<StoredTorrent>> {
     // A load begins with those that have no hash yet.
     let bad = match after {
         None => rebuilt::fill_all(job).await?,
@@ -88,7 +88,7 @@ pub(super) async fn peers(
     since: i64,
     after: Option<PeerKey>,
     limit: u32,
-) -> Result<Page<StoredPeer>, SqlFault> {
+) -> SqlResult<Page<StoredPeer>> {
     let (user, torrent, peer_id) = after.as_ref().map_or((-1, -1, &[][..]), |key| {
         (
             i64::from(key.user.0),
@@ -111,7 +111,7 @@ pub(super) async fn histories(
     job: &mut Job<'_>,
     after: Option<(TorrentId, UserId)>,
     limit: u32,
-) -> Result<Page<StoredHistory>, SqlFault> {
+) -> SqlResult<Page<StoredHistory>> {
     let (torrent, user) = after.map_or((-1, -1), |(torrent, user)| {
         (i64::from(torrent.0), i64::from(user.0))
     });
@@ -127,7 +127,7 @@ pub(super) async fn histories(
 pub(super) async fn records_of(
     job: &mut Job<'_>,
     torrent: TorrentId,
-) -> Result<(Vec<StoredHistory>, Vec<StoredPeer>), SqlFault> {
+) -> SqlResult<(Vec<StoredHistory>, Vec<StoredPeer>)> {
     let params = [("torrent_id", torrent.0.into())];
     let histories = job.call(&calls::HISTORIES_OF, &params).await?;
     let peers = job.call(&calls::PEERS_OF, &params).await?;
@@ -141,44 +141,38 @@ pub(super) async fn records_of(
 pub(super) async fn with_records(
     job: &mut Job<'_>,
     torrents: &[TorrentId],
-) -> Result<Vec<TorrentId>, SqlFault> {
+) -> SqlResult<Vec<TorrentId>> {
     let wanted = SqlRows::of_ids(torrents.iter().map(|torrent| torrent.0));
     let rows = job.call_for(&calls::WITH_RECORDS, wanted).await?;
     let ids = rows.iter().filter_map(|row| row.id(0).ok());
     Ok(ids.map(TorrentId).collect())
 }
 
-pub(super) async fn whitelist(job: &mut Job<'_>) -> Result<Vec<ClientPrefix>, SqlFault> {
+pub(super) async fn whitelist(job: &mut Job<'_>) -> SqlResult<Vec<ClientPrefix>> {
     Ok(rows::distinct(clients(job).await?.rows))
 }
 
-pub(super) async fn bad_clients(job: &mut Job<'_>) -> Result<Vec<BadRow>, SqlFault> {
+pub(super) async fn bad_clients(job: &mut Job<'_>) -> SqlResult<Vec<BadRow>> {
     Ok(clients(job).await?.bad)
 }
 
 /// The clients with their prefixes verbatim, and the unusable rows.
-pub(super) async fn clients(job: &mut Job<'_>) -> Result<Page<(ClientPrefix, String)>, SqlFault> {
+pub(super) async fn clients(job: &mut Job<'_>) -> SqlResult<Page<(ClientPrefix, String)>> {
     let rows = job.call(&calls::WHITELIST, &[]).await?;
     Ok(page(&rows, u32::MAX, decode::client))
 }
 
-pub(super) async fn user_by_id(
-    job: &mut Job<'_>,
-    id: UserId,
-) -> Result<Option<StoredUser>, SqlFault> {
+pub(super) async fn user_by_id(job: &mut Job<'_>, id: UserId) -> SqlResult<Option<StoredUser>> {
     one(job, &calls::USER, id.0, decode::user).await
 }
 
-pub(super) async fn is_unfinished(job: &mut Job<'_>, id: UserId) -> Result<bool, SqlFault> {
+pub(super) async fn is_unfinished(job: &mut Job<'_>, id: UserId) -> SqlResult<bool> {
     let rows = job.call(&calls::USER, &[("id", id.0.into())]).await?;
     let is_unfinished = |row| matches!(decode::user(row), Err(Unusable::Unfinished));
     Ok(rows.first().is_some_and(is_unfinished))
 }
 
-pub(super) async fn users_named(
-    job: &mut Job<'_>,
-    name: &str,
-) -> Result<Vec<StoredUser>, SqlFault> {
+pub(super) async fn users_named(job: &mut Job<'_>, name: &str) -> SqlResult<Vec<StoredUser>> {
     let params = [("username", name.into())];
     let rows = job.call(&calls::USERS_NAMED, &params).await?;
     let read = |row: SqlRow<'_>| match decode::user(row) {
@@ -192,14 +186,14 @@ pub(super) async fn users_named(
 pub(super) async fn torrent_by_id(
     job: &mut Job<'_>,
     id: TorrentId,
-) -> Result<Option<StoredTorrent>, SqlFault> {
+) -> SqlResult<Option<StoredTorrent>> {
     one(job, &calls::TORRENT, id.0, decode::torrent).await
 }
 
 pub(super) async fn torrent_by_hash(
     job: &mut Job<'_>,
     info_hash: InfoHash,
-) -> Result<Option<StoredTorrent>, SqlFault> {
+) -> SqlResult<Option<StoredTorrent>> {
     match of_hashes(job, &[info_hash]).await?.first() {
         Some((id, ..)) => torrent_by_id(job, *id).await,
         None => Ok(None),
@@ -213,7 +207,7 @@ async fn by_id<T>(
     after: Option<u32>,
     limit: u32,
     decode: Decode<T>,
-) -> Result<Page<T>, SqlFault> {
+) -> SqlResult<Page<T>> {
     let limit = limit.max(1);
     let mut after = after.map_or(BEFORE_ALL, i64::from);
     let mut whole = Page::empty();
@@ -272,7 +266,7 @@ async fn one<T>(
     call: &'static Call,
     id: u32,
     decode: Decode<T>,
-) -> Result<Option<T>, SqlFault> {
+) -> SqlResult<Option<T>> {
     let rows = job.call(call, &[("id", id.into())]).await?;
     match rows.first().map(decode) {
         None | Some(Err(Unusable::Unfinished)) => Ok(None),
@@ -289,7 +283,7 @@ fn unusable(bad: &BadRow) -> SqlFault {
 }
 
 /// The rows of the site that can't be used, as findings.
-pub(super) async fn unusable_rows(job: &mut Job<'_>) -> Result<Vec<Finding>, SqlFault> {
+pub(super) async fn unusable_rows(job: &mut Job<'_>) -> SqlResult<Vec<Finding>> {
     let mut found = UnusableRows::default();
     let mut passkeys: HashMap<Passkey, u32> = HashMap::new();
     let mut after = None;
@@ -300,10 +294,10 @@ pub(super) async fn unusable_rows(job: &mut Job<'_>) -> Result<Vec<Finding>, Sql
         for stored in page.rows {
             let id = stored.user.id;
             after = Some(id);
-            let twin = twin(&mut passkeys, stored.user.passkey, id.0);
+            let passkey = stored.user.passkey;
             found
                 .bad
-                .extend(twin.map(|twin| taken("users", id.0, "passkey", twin)));
+                .extend(taken("users", id.0, "passkey", passkey, &mut passkeys));
         }
         if page.last {
             break;
@@ -319,11 +313,11 @@ pub(super) async fn unusable_rows(job: &mut Job<'_>) -> Result<Vec<Finding>, Sql
             let torrent = stored.torrent;
             let id = torrent.id.0;
             after = Some(torrent.id);
-            for hash in [Some(torrent.info_hash), torrent.info_hash_v2] {
-                let twin = hash.and_then(|hash| twin(&mut hashes, hash, id));
+            let both = [Some(torrent.info_hash), torrent.info_hash_v2];
+            for hash in both.into_iter().flatten() {
                 found
                     .bad
-                    .extend(twin.map(|twin| taken("torrents", id, "info hash", twin)));
+                    .extend(taken("torrents", id, "info hash", hash, &mut hashes));
             }
         }
         if page.last {
@@ -343,15 +337,18 @@ pub(super) async fn unusable_rows(job: &mut Job<'_>) -> Result<Vec<Finding>, Sql
     Ok(findings)
 }
 
-/// Another row that has the same key: lookups are ambiguous.
-fn twin<K: Eq + Hash>(holders: &mut HashMap<K, u32>, key: K, id: u32) -> Option<u32> {
-    holders.insert(key, id).filter(|other| *other != id)
-}
-
-fn taken(table: &'static str, id: u32, what: &str, twin: u32) -> BadRow {
-    BadRow {
+/// What is wrong if another row has the same key: lookups are ambiguous.
+fn taken<K: Eq + Hash>(
+    table: &'static str,
+    id: u32,
+    what: &str,
+    key: K,
+    holders: &mut HashMap<K, u32>,
+) -> Option<BadRow> {
+    let twin = holders.insert(key, id).filter(|other| *other != id)?;
+    Some(BadRow {
         table,
         id: id.to_string(),
         problem: format!("its {what} is also that of {twin}"),
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::calls;
 use super::cells::{Cell, SqlRow, SqlRows};
-use super::database::SqlFault;
+use super::database::{SqlFault, SqlResult};
 use super::decode;
 use super::edit::{hash_cell, must_exist};
 use super::hashes::of_hashes;
@@ -21,7 +21,7 @@ const ROWS_AT_ONCE: usize = 100;
 const BYTES_AT_ONCE: u64 = 16 << 20;
 
 /// Rebuilds all hashes that are lacking; returns the rows from which that is not possible.
-pub(super) async fn fill_all(job: &mut Job<'_>) -> Result<Vec<BadRow>, SqlFault> {
+pub(super) async fn fill_all(job: &mut Job<'_>) -> SqlResult<Vec<BadRow>> {
     let mut bad = Vec::new();
     let mut rest = first(job);
     while let Some(after) = rest {
@@ -35,7 +35,7 @@ pub(super) async fn fill_all(job: &mut Job<'_>) -> Result<Vec<BadRow>, SqlFault>
 }
 
 /// Rebuilds the hash of that torrent if it lacks one.
-pub(super) async fn fill_one(job: &mut Job<'_>, id: u32) -> Result<Vec<BadRow>, SqlFault> {
+pub(super) async fn fill_one(job: &mut Job<'_>, id: u32) -> SqlResult<Vec<BadRow>> {
     let mut bad = Vec::new();
     if job.has(&calls::HASH_SOURCES) {
         fill(job, SqlRows::of_ids([id].into_iter()), &mut bad).await?;
@@ -44,14 +44,14 @@ pub(super) async fn fill_one(job: &mut Job<'_>, id: u32) -> Result<Vec<BadRow>, 
 }
 
 /// One transaction: the site changes no row between its reading and the storing of its hash.
-async fn fill(job: &mut Job<'_>, ids: SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
+async fn fill(job: &mut Job<'_>, ids: SqlRows, bad: &mut Vec<BadRow>) -> SqlResult<()> {
     job.begin().await?;
     store(job, ids, bad).await?;
     job.commit().await
 }
 
 /// Stores what can be rebuilt of these torrents.
-async fn store(job: &mut Job<'_>, ids: SqlRows, bad: &mut Vec<BadRow>) -> Result<(), SqlFault> {
+async fn store(job: &mut Job<'_>, ids: SqlRows, bad: &mut Vec<BadRow>) -> SqlResult<()> {
     let rows = job.call_for(&calls::HASH_SOURCES, ids).await?;
     let mut built = SqlRows::new(3);
     for row in rows.iter().filter(|row| row.is_null(1)) {
@@ -78,7 +78,7 @@ async fn wanted(
     job: &mut Job<'_>,
     after: i64,
     noted: bool,
-) -> Result<(Vec<SqlRows>, Option<i64>), SqlFault> {
+) -> SqlResult<(Vec<SqlRows>, Option<i64>)> {
     let params = [
         ("after", after.into()),
         ("limit", IDS_AT_ONCE.into()),
@@ -122,12 +122,11 @@ pub(super) async fn set(
     job: &mut Job<'_>,
     id: TorrentId,
     hashes: Option<(InfoHash, Option<InfoHash>)>,
-) -> Result<StoredTorrent, SqlFault> {
-    let absent = || format!("torrent {}", id.0);
+) -> SqlResult<StoredTorrent> {
     job.require(&calls::SET_HASH, "setting info hashes")?;
     job.begin().await?;
     job.lock_edits().await?;
-    must_exist(job, &calls::TORRENTS_KNOWN, id.0, absent).await?;
+    must_exist(job, &calls::TORRENTS_KNOWN, "torrent", id.0).await?;
     let (first, second) = (hashes.map(|(first, _)| first), hashes.and_then(|it| it.1));
     let wanted: Vec<InfoHash> = first.into_iter().chain(second).collect();
     let known = of_hashes(job, &wanted).await?;
@@ -152,11 +151,11 @@ pub(super) async fn set(
     }
     job.commit().await?;
     let stored = read::torrent_by_id(job, id).await?;
-    stored.ok_or_else(|| StorageError::NotFound(absent()).into())
+    stored.ok_or_else(|| StorageError::NotFound(format!("torrent {}", id.0)).into())
 }
 
 /// Notes on torrents of which some clients may have another hash than Mika.
-pub(super) async fn notes(job: &mut Job<'_>) -> Result<Vec<Finding>, SqlFault> {
+pub(super) async fn notes(job: &mut Job<'_>) -> SqlResult<Vec<Finding>> {
     let (mut by_hand, mut lossy) = (Vec::new(), Vec::new());
     let mut rest = first(job);
     while let Some(after) = rest {

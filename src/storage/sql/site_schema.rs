@@ -8,10 +8,9 @@ use std::{fs, io};
 
 use super::calls::{CALLS, Call, FEED};
 use super::header::{SchemaHead, WrongLine};
-use super::statements::{NAME, Schema, call, named};
-use crate::base::suggest::nearest;
-use crate::storage::StorageError;
+use super::statements::{NAME, Schema, call, named, no_statement};
 use crate::storage::migrate::{self, Migration};
+use crate::storage::{StorageError, StorageResult};
 
 /// The longest file that is read, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -20,7 +19,7 @@ const FILE_MAX: u64 = 1 << 20;
 const OWN: &str = "mika";
 
 /// Reads the schema in a file. It stays in memory for as long as the process lives, as those of this crate do.
-pub fn load(built_in: &'static [Schema], path: &Path) -> Result<&'static Schema, StorageError> {
+pub fn load(built_in: &'static [Schema], path: &Path) -> StorageResult<&'static Schema> {
     let name = path.display().to_string();
     let unread = |error: io::Error| wrong(&name, error);
     if fs::metadata(path).map_err(unread)?.len() > FILE_MAX {
@@ -39,7 +38,7 @@ pub fn parse(
     name: &str,
     file: &str,
     beside: &'static str,
-) -> Result<Schema, StorageError> {
+) -> StorageResult<Schema> {
     let head = SchemaHead::read(file)
         .and_then(|head| names(file).map(|()| head))
         .map_err(|WrongLine { line, problem }| wrong(&format!("{name}:{line}"), problem))?;
@@ -64,12 +63,7 @@ fn names(file: &str) -> Result<(), WrongLine> {
             ));
         }
         if call(name).is_none() {
-            let names = CALLS.map(|call| call.name);
-            let hint = match nearest(name, names) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!("there are: {}", names.join(", ")),
-            };
-            return wrong(format!("there is no statement {name:?}: {hint}"));
+            return wrong(no_statement(name));
         }
     }
     Ok(())

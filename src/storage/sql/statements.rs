@@ -14,9 +14,9 @@ use super::calls::{CALLS, CATALOGUE_CALLS, Call, OWN_CALLS};
 use super::header::{Dialect, FollowedTable};
 use super::place::StatementPlace;
 use super::site_schema;
-use crate::base::suggest::nearest;
+use crate::base::suggest::hint;
 use crate::storage::migrate::Migration;
-use crate::storage::{StorageConfig, StorageError};
+use crate::storage::{StorageConfig, StorageError, StorageResult};
 
 /// Begins a statement in a schema's file.
 pub const NAME: &str = "-- name:";
@@ -111,7 +111,7 @@ impl Schema {
 pub fn chosen(
     built_in: &'static [Schema],
     config: &StorageConfig,
-) -> Result<&'static Schema, StorageError> {
+) -> StorageResult<&'static Schema> {
     if is_file(&config.schema) {
         return site_schema::load(built_in, Path::new(&config.schema));
     }
@@ -136,10 +136,7 @@ pub fn is_file(schema: &str) -> bool {
 // === impl Statements ===
 
 impl Statements {
-    pub fn new(
-        schema: &Schema,
-        overrides: &BTreeMap<String, String>,
-    ) -> Result<Self, StorageError> {
+    pub fn new(schema: &Schema, overrides: &BTreeMap<String, String>) -> StorageResult<Self> {
         let theirs = named(schema.statements);
         let base = named(schema.base);
         let own_text = schema
@@ -148,13 +145,9 @@ impl Statements {
             .replace("{history}", &format!("{}history", schema.prefix));
         let own = named(&own_text);
         if let Some(name) = overrides.keys().find(|name| call(name).is_none()) {
-            let names = CALLS.map(|call| call.name);
-            let hint = match nearest(name, names) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!("there are: {}", names.join(", ")),
-            };
+            let problem = no_statement(name);
             return Err(StorageError::Broken(format!(
-                "storage.statements: there is no statement {name:?}: {hint}"
+                "storage.statements: {problem}"
             )));
         }
         let mut all = Self {
@@ -184,12 +177,7 @@ impl Statements {
         Ok(all)
     }
 
-    fn add(
-        &mut self,
-        schema: &Schema,
-        call: &'static Call,
-        text: &str,
-    ) -> Result<(), StorageError> {
+    fn add(&mut self, schema: &Schema, call: &'static Call, text: &str) -> StorageResult<()> {
         let place = self.place(call);
         let statements = checked(schema, call, text)
             .map_err(|problem| StorageError::Broken(place.of_config(&problem)))?;
@@ -234,6 +222,12 @@ pub fn has_word(sql: &str, name: &str) -> bool {
     let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
     let mut words = sql.split(|char| !is_part(char));
     words.any(|word| word.eq_ignore_ascii_case(name))
+}
+
+/// What is wrong with a name that no statement has.
+pub(super) fn no_statement(name: &str) -> String {
+    let names = CALLS.map(|call| call.name);
+    format!("there is no statement {name:?}: {}", hint(name, &names))
 }
 
 pub fn call(name: &str) -> Option<&'static Call> {

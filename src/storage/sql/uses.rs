@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::statements::{Piece, Statement};
+use super::statements::{Piece, Statement, has_word};
 
 /// Tables with the privileges that statements need on them.
 pub(super) type TableUses = BTreeMap<String, BTreeSet<&'static str>>;
@@ -11,22 +11,8 @@ pub(super) type TableUses = BTreeMap<String, BTreeSet<&'static str>>;
 const BEFORE_TABLE: [&str; 4] = ["from", "join", "straight_join", "using"];
 
 /// Words that end a table's alias, where there is none.
-const NO_ALIAS: [&str; 14] = [
-    "set",
-    "where",
-    "on",
-    "join",
-    "left",
-    "inner",
-    "straight_join",
-    "order",
-    "group",
-    "limit",
-    "for",
-    "returning",
-    "values",
-    "select",
-];
+const NO_ALIAS: &str = "set where on join left inner straight_join order group limit for \
+    returning values select";
 
 /// Stands for the rows of a call.
 const ROWS: &str = "{rows}";
@@ -118,7 +104,7 @@ impl<'s> Words<'s> {
             .0
             .get(at)
             .filter(|word| word.starts_with(|char: char| char.is_alphabetic() || char == '_'));
-        let alias = alias.filter(|_| !self.is_one_of(at, &NO_ALIAS));
+        let alias = alias.filter(|word| !has_word(NO_ALIAS, word));
         Some(alias.copied().unwrap_or(name))
     }
 

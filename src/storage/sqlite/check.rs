@@ -8,7 +8,7 @@ use super::session::SqliteSession;
 use super::statement::SqliteStatement;
 use crate::storage::Finding;
 use crate::storage::sql::catalogue::{SqlCatalogue, SqlColumn};
-use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::database::SqlResult;
 use crate::storage::sql::statements::Statement;
 
 #[async_trait]
@@ -17,20 +17,20 @@ impl SqlCatalogue for SqliteSession<'_> {
         self.path()
     }
 
-    async fn plan(&mut self, sql: &str) -> Result<usize, SqlFault> {
+    async fn plan(&mut self, sql: &str) -> SqlResult<usize> {
         let sql = sql.to_owned();
         self.step(move |connection| Ok(connection.prepare(&sql)?.column_count()))
             .await
     }
 
-    fn example(&self, statement: &Statement) -> Result<String, SqlFault> {
+    fn example(&self, statement: &Statement) -> SqlResult<String> {
         let call = statement.call;
         let params = call.params.split_whitespace();
         let columns: Vec<&str> = params.chain(call.rows.split_whitespace()).collect();
         Ok(SqliteStatement::new(statement, &columns, "").sql)
     }
 
-    async fn look_at_server(&mut self) -> Result<Vec<Finding>, SqlFault> {
+    async fn look_at_server(&mut self) -> SqlResult<Vec<Finding>> {
         self.step(damage).await
     }
 
@@ -38,7 +38,7 @@ impl SqlCatalogue for SqliteSession<'_> {
         &mut self,
         _hashes: &[SqlColumn],
         _prefix: Option<&SqlColumn>,
-    ) -> Result<Vec<Finding>, SqlFault> {
+    ) -> SqlResult<Vec<Finding>> {
         self.step(text_hashes).await
     }
 }

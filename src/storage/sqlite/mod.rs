@@ -23,11 +23,11 @@ use async_trait::async_trait;
 
 use self::session::SqliteSession;
 use self::worker::Worker;
-use super::sql::database::{SqlDatabase, SqlFault, SqlSession, Use};
+use super::sql::database::{SqlDatabase, SqlResult, SqlSession, Use};
 use super::sql::header::Dialect;
 use super::sql::statements::{Schema, chosen, is_file};
 use super::sql::{SqlStorage, statements};
-use super::{Claim, Storage, StorageConfig, StorageError, migrate};
+use super::{Claim, Storage, StorageConfig, StorageResult, migrate};
 use crate::base::secret::Secret;
 use crate::base::url;
 
@@ -66,7 +66,7 @@ pub(super) fn schemas() -> &'static [Schema] {
 }
 
 /// Opens the database `sqlite://PATH`, and creates the file if its folder is there.
-pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+pub fn open(config: &StorageConfig) -> StorageResult<Arc<dyn Storage>> {
     let path = open::path_of(&config.url)?;
     let schema = chosen(&SCHEMAS, config)?;
     let statements = statements(schema, config)?;
@@ -93,11 +93,7 @@ pub fn file_of(url: &Secret) -> Option<PathBuf> {
 }
 
 impl Sqlite {
-    fn open(
-        path: &Path,
-        busy_timeout: Duration,
-        schema: &'static Schema,
-    ) -> Result<Self, StorageError> {
+    fn open(path: &Path, busy_timeout: Duration, schema: &'static Schema) -> StorageResult<Self> {
         let shown: Arc<str> = path.display().to_string().into();
         let writer = open::writer(path, busy_timeout)?;
         let reader = open::reader(path, busy_timeout)?;
@@ -120,7 +116,7 @@ impl SqlDatabase for Sqlite {
         self.schema
     }
 
-    async fn session(&self, job: Use) -> Result<Box<dyn SqlSession + '_>, SqlFault> {
+    async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>> {
         let (worker, time_limit, begin) = match job {
             Use::Read => (&self.reader, ANSWER_TIMEOUT, "BEGIN"),
             Use::WholeTables => (&self.reader, WHOLE_TABLE_TIMEOUT, "BEGIN"),
@@ -133,7 +129,7 @@ impl SqlDatabase for Sqlite {
     }
 
     /// The lock is beside the file, whatever database is in it.
-    async fn claim(&self, _identity: &str) -> Result<Claim, StorageError> {
+    async fn claim(&self, _identity: &str) -> StorageResult<Claim> {
         let path = self.path.clone();
         let claim = move |_: &mut _| Ok(open::claim(&path)?);
         self.writer.run(ANSWER_TIMEOUT, claim).await

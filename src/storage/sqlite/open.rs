@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::SqliteFault;
 use crate::base::secret::Secret;
-use crate::storage::{Claim, StorageError, migrate};
+use crate::storage::{Claim, StorageError, StorageResult, migrate};
 
 /// It holds passkeys: not world-readable, whatever the umask.
 const FILE_MODE: u32 = 0o660;
@@ -24,7 +24,7 @@ const READER_CACHE_KIB: i64 = 16 * 1024;
 const LOG_PAGES: i64 = 16_384;
 
 /// The path of `sqlite://PATH`.
-pub(super) fn path_of(url: &Secret) -> Result<PathBuf, StorageError> {
+pub(super) fn path_of(url: &Secret) -> StorageResult<PathBuf> {
     let path = url.expose().strip_prefix("sqlite://").unwrap_or_default();
     if path.is_empty() || path == ":memory:" {
         return Err(StorageError::Broken(
@@ -35,13 +35,13 @@ pub(super) fn path_of(url: &Secret) -> Result<PathBuf, StorageError> {
 }
 
 /// The connection that writes. It creates the file, but no tables.
-pub(super) fn writer(path: &Path, busy_timeout: Duration) -> Result<Connection, StorageError> {
+pub(super) fn writer(path: &Path, busy_timeout: Duration) -> StorageResult<Connection> {
     create(path)?;
     connect(path, busy_timeout, WRITER_CACHE_KIB).map_err(|fault| explain(fault, path))
 }
 
 /// A connection that can't change anything.
-pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, StorageError> {
+pub(super) fn reader(path: &Path, busy_timeout: Duration) -> StorageResult<Connection> {
     let open = || {
         let connection = connect(path, busy_timeout, READER_CACHE_KIB)?;
         connection.pragma_update(None, "query_only", true)?;
@@ -51,7 +51,7 @@ pub(super) fn reader(path: &Path, busy_timeout: Duration) -> Result<Connection, 
 }
 
 /// Locks `PATH.lock` for as long as the claim lives; the system frees it if the process dies.
-pub(super) fn claim(path: &Path) -> Result<Claim, StorageError> {
+pub(super) fn claim(path: &Path) -> StorageResult<Claim> {
     // One lock for one file, also where a link leads to it.
     let mut lock = fs::canonicalize(path)
         .unwrap_or_else(|_| path.to_path_buf())
@@ -82,7 +82,7 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StorageError> {
 
 /// Does not open an existing file: closing a second handle on a database in use would drop SQLite's own
 /// locks on it.
-fn create(path: &Path) -> Result<(), StorageError> {
+fn create(path: &Path) -> StorageResult<()> {
     let shown = path.display();
     let created = OpenOptions::new()
         .write(true)

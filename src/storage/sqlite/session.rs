@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use super::fault::SqliteFault;
 use super::statement::SqliteStatement;
 use super::worker::{Worker, WorkerTurn};
-use crate::storage::sql::cells::{Cell, SqlRows};
-use crate::storage::sql::database::{SqlFault, SqlSession};
+use crate::storage::sql::cells::{Cell, SqlParams, SqlRows};
+use crate::storage::sql::database::{SqlFault, SqlResult, SqlSession};
 use crate::storage::sql::statements::Statement;
 
 /// A connection while a job has it, which nobody else uses until all of the job is done or taken back.
@@ -24,15 +24,13 @@ pub(super) struct SqliteSession<'a> {
     has_savepoint: bool,
 }
 
-// === impl SqliteSession ===
-
 impl<'a> SqliteSession<'a> {
     /// Waits for the connection. `begin` is the statement that begins a transaction.
     pub(super) async fn open(
         worker: &'a Worker,
         time_limit: Duration,
         begin: &'static str,
-    ) -> Result<Self, SqlFault> {
+    ) -> SqlResult<Self> {
         Ok(Self {
             turn: worker.turn(time_limit).await?,
             time_limit,
@@ -51,7 +49,7 @@ impl<'a> SqliteSession<'a> {
     pub(super) async fn step<T: Send + 'static>(
         &self,
         part: impl FnOnce(&Connection) -> Result<T, SqliteFault> + Send + 'static,
-    ) -> Result<T, SqlFault> {
+    ) -> SqlResult<T> {
         let in_transaction = self.in_transaction;
         let part = move |connection: &mut Connection| {
             if !in_transaction {
@@ -79,7 +77,7 @@ fn must_be_open(connection: &Connection) -> Result<(), SqliteFault> {
 
 #[async_trait]
 impl SqlSession for SqliteSession<'_> {
-    async fn begin(&mut self) -> Result<(), SqlFault> {
+    async fn begin(&mut self) -> SqlResult<()> {
         let begin = self.begin;
         // Before: this may be cancelled, and the statement is run nevertheless.
         self.in_transaction = true;
@@ -88,7 +86,7 @@ impl SqlSession for SqliteSession<'_> {
         self.turn.run(self.time_limit, begin).await
     }
 
-    async fn commit(&mut self) -> Result<(), SqlFault> {
+    async fn commit(&mut self) -> SqlResult<()> {
         let commit = |connection: &mut Connection| {
             must_be_open(connection)?;
             Ok(connection.execute_batch("COMMIT")?)
@@ -98,7 +96,7 @@ impl SqlSession for SqliteSession<'_> {
         Ok(())
     }
 
-    async fn savepoint(&mut self) -> Result<(), SqlFault> {
+    async fn savepoint(&mut self) -> SqlResult<()> {
         let sql = if self.has_savepoint {
             "RELEASE mika; SAVEPOINT mika"
         } else {
@@ -112,9 +110,9 @@ impl SqlSession for SqliteSession<'_> {
     async fn run(
         &mut self,
         statement: &Statement,
-        params: &[(&'static str, Cell<'_>)],
+        params: &SqlParams<'_>,
         tail: &str,
-    ) -> Result<SqlRows, SqlFault> {
+    ) -> SqlResult<SqlRows> {
         let (names, cells): (Vec<&str>, Vec<Cell<'_>>) = params.iter().copied().unzip();
         let statement = SqliteStatement::new(statement, &names, tail);
         let mut row = SqlRows::new(cells.len());
@@ -128,7 +126,7 @@ impl SqlSession for SqliteSession<'_> {
         statement: &Statement,
         columns: &'static str,
         rows: &Arc<SqlRows>,
-    ) -> Result<SqlRows, SqlFault> {
+    ) -> SqlResult<SqlRows> {
         if rows.is_empty() {
             return Ok(SqlRows::default());
         }
@@ -147,14 +145,14 @@ impl SqlSession for SqliteSession<'_> {
         true
     }
 
-    async fn execute(&mut self, sql: &str) -> Result<(), SqlFault> {
+    async fn execute(&mut self, sql: &str) -> SqlResult<()> {
         let sql = sql.to_owned();
         self.step(move |connection| Ok(connection.execute_batch(&sql)?))
             .await
     }
 
     /// A transaction that writes is the only one.
-    async fn lock(&mut self, _name: &str) -> Result<(), SqlFault> {
+    async fn lock(&mut self, _name: &str) -> SqlResult<()> {
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::base::ids::{InfoHash, UserId};
 use crate::change::{Batch, Change, Report};
-use crate::storage::{CreditRules, Feed, NewUser, Severity, UserPatch};
+use crate::storage::{CreditRules, Feed, NewUser, Severity, StorageError, UserPatch};
 
 fn user(name: &str, passkey: &str) -> NewUser {
     NewUser {

@@ -14,7 +14,7 @@ use crate::registry::RowChange;
 use crate::storage::sql::calls::{self, Call};
 use crate::storage::sql::cells::Cell;
 use crate::storage::sql::statements::{Statement, Statements};
-use crate::storage::{CreditRules, Feed, FeedPosition};
+use crate::storage::{CreditRules, Feed, FeedPosition, StorageError};
 
 const SHORT: Duration = Duration::from_millis(50);
 

@@ -10,8 +10,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 
 use super::fault::SqliteFault;
-use crate::storage::StorageError;
-use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::database::{SqlFault, SqlResult, late};
+use crate::storage::{StorageError, StorageResult};
 
 /// Idle time after which a connection frees its page cache.
 const IDLE: Duration = Duration::from_secs(2);
@@ -38,11 +38,7 @@ pub(super) struct WorkerTurn<'a> {
 // === impl Worker ===
 
 impl Worker {
-    pub(super) fn start(
-        name: &str,
-        path: Arc<str>,
-        connection: Connection,
-    ) -> Result<Self, StorageError> {
+    pub(super) fn start(name: &str, path: Arc<str>, connection: Connection) -> StorageResult<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = thread::Builder::new()
             .name(name.into())
@@ -57,7 +53,7 @@ impl Worker {
     }
 
     /// Waits for the connection.
-    pub(super) async fn turn(&self, time_limit: Duration) -> Result<WorkerTurn<'_>, SqlFault> {
+    pub(super) async fn turn(&self, time_limit: Duration) -> SqlResult<WorkerTurn<'_>> {
         match timeout(time_limit, Arc::clone(&self.turns).lock_owned()).await {
             Ok(guard) => Ok(WorkerTurn {
                 worker: self,
@@ -72,18 +68,13 @@ impl Worker {
         &self,
         time_limit: Duration,
         job: impl FnOnce(&mut Connection) -> Result<T, SqliteFault> + Send + 'static,
-    ) -> Result<T, StorageError> {
+    ) -> StorageResult<T> {
         let run = async { self.turn(time_limit).await?.run(time_limit, job).await };
         run.await.map_err(|fault: SqlFault| fault.error)
     }
 
     fn slow(&self, time_limit: Duration) -> SqlFault {
-        StorageError::Away(format!(
-            "{} did not answer within {} s",
-            self.path,
-            time_limit.as_secs()
-        ))
-        .into()
+        late(&self.path, time_limit).into()
     }
 }
 
@@ -127,7 +118,7 @@ impl WorkerTurn<'_> {
         &self,
         time_limit: Duration,
         job: impl FnOnce(&mut Connection) -> Result<T, SqliteFault> + Send + 'static,
-    ) -> Result<T, SqlFault> {
+    ) -> SqlResult<T> {
         let (reply, answer) = oneshot::channel();
         self.send(move |connection| {
             // The caller may have given up; the job is done anyway.

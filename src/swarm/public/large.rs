@@ -82,11 +82,7 @@ pub(super) fn update<C: PackedEndpoint>(
     peers: &mut PeerSet<C>,
     mut new: NewPeer<C>,
 ) -> Option<Known> {
-    let NewPeer {
-        client,
-        alive_since,
-        ..
-    } = new;
+    let (client, alive_since) = (new.client, new.alive_since);
     let endpoint = new.member.endpoint;
     let place = peers.find(endpoint, client)?;
     let old = *peers.get(place);

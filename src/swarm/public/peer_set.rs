@@ -252,18 +252,14 @@ impl Indexes {
     }
 
     fn moved<C: Compact>(&mut self, member: &PublicPeer<C>, from: usize, to: usize) {
-        let PublicPeer {
-            endpoint, peer_id, ..
-        } = *member;
+        let (endpoint, peer_id) = (member.endpoint, member.peer_id);
         self.by_endpoint.moved(endpoint_hash(endpoint), from, to);
         self.by_client
             .moved(client_hash(endpoint, peer_id), from, to);
     }
 
     fn remove<C: Compact>(&mut self, member: &PublicPeer<C>, place: usize) {
-        let PublicPeer {
-            endpoint, peer_id, ..
-        } = *member;
+        let (endpoint, peer_id) = (member.endpoint, member.peer_id);
         self.by_endpoint.remove(endpoint_hash(endpoint), place);
         self.by_client.remove(client_hash(endpoint, peer_id), place);
         let hash = host_hash(endpoint);

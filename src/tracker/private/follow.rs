@@ -31,12 +31,7 @@ impl PrivateTracker {
                 swarm.set_snatches(swarm.snatches().saturating_add(1));
             }
         }
-        let mut member = Member {
-            user: change.key.user,
-            peer_id: change.key.peer_id,
-            record: change.record.clone(),
-            standing: change.standing,
-        };
+        let mut member = change.member();
         member.record.active &= is_present;
         self.follow_record(info_hash, swarm, &member, Displaced::IsJournaled, now);
     }
@@ -99,11 +94,7 @@ impl PrivateTracker {
         };
         let before = client.state.clone();
         if is_newer {
-            let PrivatePeer {
-                state: peer,
-                history,
-                ..
-            } = &mut client;
+            let (peer, history) = (&mut client.state, &mut client.history);
             history.completed_at = history.completed_at.or(standing.completed_at);
             history.hnr = standing.hnr;
             peer.account = account_of(record, now);

@@ -2,12 +2,16 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
+use smart_default::SmartDefault;
+
 use crate::base::clock::{Now, Seconds};
 
 /// Storage identifies seconds by their Unix time, and after a leap those before it would have other
 /// numbers. So what was counted before a leap must not be reported again.
+#[derive(SmartDefault)]
 pub(super) struct Leaps {
     /// Unix time less monotonic time, in seconds; it never falls.
+    #[default(AtomicI64::new(i64::MIN))]
     offset: AtomicI64,
     latest: AtomicU32,
 }
@@ -21,15 +25,6 @@ impl Leaps {
             self.latest.fetch_max(now.mono.0, Ordering::Relaxed);
         }
         Seconds(self.latest.load(Ordering::Relaxed))
-    }
-}
-
-impl Default for Leaps {
-    fn default() -> Self {
-        Self {
-            offset: AtomicI64::new(i64::MIN),
-            latest: AtomicU32::new(0),
-        }
     }
 }
 

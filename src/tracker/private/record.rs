@@ -21,11 +21,7 @@ pub(super) fn peer_change(
     report: Report,
     now: Now,
 ) -> PeerChange {
-    let PrivatePeer {
-        state: peer,
-        history,
-        ..
-    } = client;
+    let peer = &client.state;
     PeerChange {
         key: PeerKey {
             user: peer.user,
@@ -35,7 +31,7 @@ pub(super) fn peer_change(
         info_hash: torrent.canonical,
         record: record_of(peer, now),
         credit,
-        standing: standing_of(history),
+        standing: standing_of(&client.history),
         counts: swarm_counts(counts),
         report: Some(report),
     }

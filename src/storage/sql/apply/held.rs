@@ -2,7 +2,7 @@
 
 use super::super::calls;
 use super::super::cells::{Cell, SqlRow, SqlRows};
-use super::super::database::SqlFault;
+use super::super::database::SqlResult;
 use super::super::job::Job;
 use crate::accounting::coverage::Coverage;
 use crate::accounting::peer::PeerAccount;
@@ -15,7 +15,7 @@ const PEER_AT: usize = 1;
 const HISTORY_AT: usize = PEER_AT + 7;
 
 /// The existing rows that changes touch, locked in the order of the peers.
-pub(super) async fn held(job: &mut Job<'_>, touched: &Touched<'_>) -> Result<HeldRows, SqlFault> {
+pub(super) async fn held(job: &mut Job<'_>, touched: &Touched<'_>) -> SqlResult<HeldRows> {
     let mut held = HeldRows {
         peers: vec![None; touched.peers.len()],
         histories: vec![None; touched.histories.len()],
@@ -70,7 +70,7 @@ async fn accounts(
     job: &mut Job<'_>,
     touched: &Touched<'_>,
     places: &[usize],
-) -> Result<Vec<(usize, PeerAccount)>, SqlFault> {
+) -> SqlResult<Vec<(usize, PeerAccount)>> {
     let wanted = wanted(touched, places);
     let rows = job.call_for(&calls::HELD_BASES, wanted).await?;
     let account = |row: SqlRow<'_>| {

@@ -2,7 +2,7 @@
 
 use super::super::calls;
 use super::super::cells::{Cell, SqlRows};
-use super::super::database::SqlFault;
+use super::super::database::SqlResult;
 use super::super::job::Job;
 use crate::accounting::coverage::Coverage;
 use crate::storage::settle::{HistoryRow, Settlement, clamp};
@@ -12,7 +12,7 @@ const OFTEN: usize = 8;
 const ALL: usize = 12;
 const NEW: usize = 13;
 
-pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(), SqlFault> {
+pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> SqlResult<()> {
     write_standing(job, settled).await?;
     let count = settled.histories.len();
     let mut new = SqlRows::with_capacity(NEW, count);
@@ -55,7 +55,7 @@ fn cells(row: &HistoryRow) -> [Cell<'static>; NEW] {
 }
 
 /// Copies the standing to the user's other peers of the torrent.
-async fn write_standing(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(), SqlFault> {
+async fn write_standing(job: &mut Job<'_>, settled: &Settlement<'_>) -> SqlResult<()> {
     let mut changed = SqlRows::new(4);
     for row in &settled.histories {
         if row.has_new_standing() {

@@ -2,14 +2,12 @@
 
 use super::super::calls;
 use super::super::cells::SqlRows;
-use super::super::database::SqlFault;
+use super::super::database::SqlResult;
 use super::super::job::Job;
 use crate::storage::settle::clamp;
 
 /// All journals, with the number of the last batch of each.
-pub(in crate::storage::sql) async fn journals(
-    job: &mut Job<'_>,
-) -> Result<Vec<(String, u64)>, SqlFault> {
+pub(in crate::storage::sql) async fn journals(job: &mut Job<'_>) -> SqlResult<Vec<(String, u64)>> {
     let rows = job.call(&calls::JOURNALS, &[]).await?;
     Ok(rows.iter().map(|row| (row.text(0), row.total(1))).collect())
 }
@@ -19,7 +17,7 @@ pub(in crate::storage::sql) async fn begin_at(
     job: &mut Job<'_>,
     journal: &str,
     number: u64,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let params = [("node", journal.into()), ("applied", clamp(number).into())];
     job.call(&calls::RAISE_APPLIED, &params).await?;
     Ok(())
@@ -30,7 +28,7 @@ pub(in crate::storage::sql) async fn forget(
     job: &mut Job<'_>,
     journal: &str,
     number: u64,
-) -> Result<bool, SqlFault> {
+) -> SqlResult<bool> {
     let params = [("node", journal.into()), ("applied", clamp(number).into())];
     let gone = job.call(&calls::FORGET_JOURNAL, &params).await?.changed;
     Ok(gone > 0)
@@ -40,7 +38,7 @@ pub(in crate::storage::sql) async fn forget(
 pub(in crate::storage::sql) async fn last_applied(
     job: &mut Job<'_>,
     journal: &str,
-) -> Result<u64, SqlFault> {
+) -> SqlResult<u64> {
     let rows = job
         .call(&calls::APPLIED, &[("node", journal.into())])
         .await?;
@@ -48,7 +46,7 @@ pub(in crate::storage::sql) async fn last_applied(
 }
 
 /// The number, locked until the end of this transaction.
-pub(super) async fn applied_for_update(job: &mut Job<'_>, journal: &str) -> Result<u64, SqlFault> {
+pub(super) async fn applied_for_update(job: &mut Job<'_>, journal: &str) -> SqlResult<u64> {
     let params = [("node", journal.into())];
     if let Some(applied) = number(&job.call(&calls::APPLIED, &params).await?) {
         return Ok(applied);

@@ -16,7 +16,7 @@ use self::journals::applied_for_update;
 pub(super) use self::journals::{begin_at, forget, journals, last_applied};
 use super::calls::{self, Call};
 use super::cells::SqlRows;
-use super::database::SqlFault;
+use super::database::SqlResult;
 use super::hashes::of_hashes;
 use super::job::Job;
 use crate::base::ids::InfoHash;
@@ -32,7 +32,7 @@ pub(super) async fn apply(
     job: &mut Job<'_>,
     batches: &[Arc<Batch>],
     rules: &CreditRules,
-) -> Result<Credited, SqlFault> {
+) -> SqlResult<Credited> {
     let Some(Batch {
         journal, number, ..
     }) = batches.last().map(Arc::as_ref)
@@ -66,7 +66,7 @@ pub(super) async fn apply(
 }
 
 /// The users and torrents named by changes that exist.
-async fn known(job: &mut Job<'_>, named: &Named) -> Result<KnownIds, SqlFault> {
+async fn known(job: &mut Job<'_>, named: &Named) -> SqlResult<KnownIds> {
     let mut torrents: Vec<u32> = named.torrents.iter().map(|(id, _)| *id).collect();
     torrents.dedup();
     let mut known = KnownIds::default();
@@ -104,11 +104,7 @@ fn gone(named: &Named, known: &KnownIds) -> Vec<Uncredited> {
 }
 
 /// Those of some ids that exist.
-async fn existing(
-    job: &mut Job<'_>,
-    call: &'static Call,
-    ids: &[u32],
-) -> Result<Vec<u32>, SqlFault> {
+async fn existing(job: &mut Job<'_>, call: &'static Call, ids: &[u32]) -> SqlResult<Vec<u32>> {
     let wanted = SqlRows::of_ids(ids.iter().copied());
     let rows = job.call_for(call, wanted).await?;
     Ok(rows.iter().filter_map(|row| row.id(0).ok()).collect())

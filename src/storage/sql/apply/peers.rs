@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::super::calls;
 use super::super::cells::{Cell, SqlRows};
-use super::super::database::SqlFault;
+use super::super::database::SqlResult;
 use super::super::job::Job;
 use crate::change::{PeerKey, PeerRecord};
 use crate::storage::settle::{Base, HeldHistory, HeldPeer, PeerRow, Settlement, clamp};
@@ -22,7 +22,7 @@ struct Changed {
     others: SqlRows,
 }
 
-pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(), SqlFault> {
+pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> SqlResult<()> {
     let mut older = SqlRows::new(SESSIONS);
     let changed = changed(settled, &mut older);
     // Another node may have inserted one of them meanwhile: then everything is settled again.

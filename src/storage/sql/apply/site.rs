@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::super::calls::{self, Call};
 use super::super::cells::{Cell, SqlRow, SqlRows};
-use super::super::database::SqlFault;
+use super::super::database::{SqlFault, SqlResult};
 use super::super::hashes::of_hashes;
 use super::super::job::Job;
 use super::super::misfit::key_taken;
@@ -22,7 +22,7 @@ use crate::storage::settle::{Settlement, TorrentSum, clamp};
 /// Rows of one call; a refused one costs the more, the more there are.
 const AT_ONCE: usize = 2000;
 
-pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result<(), SqlFault> {
+pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> SqlResult<()> {
     let torrents = SqlRows::of(settled.torrents.iter().map(|(torrent, row)| {
         let TorrentSum { sum, counts, .. } = row;
         [
@@ -51,10 +51,7 @@ pub(super) async fn write(job: &mut Job<'_>, settled: &Settlement<'_>) -> Result
 }
 
 /// A public tracker learns of a torrent by its first snatch.
-async fn write_snatches(
-    job: &mut Job<'_>,
-    snatches: &BTreeMap<InfoHash, u64>,
-) -> Result<(), SqlFault> {
+async fn write_snatches(job: &mut Job<'_>, snatches: &BTreeMap<InfoHash, u64>) -> SqlResult<()> {
     if snatches.is_empty() {
         return Ok(());
     }
@@ -83,11 +80,7 @@ async fn write_snatches(
 }
 
 /// Adds these rows by a call of credit.
-async fn write_rows(
-    job: &mut Job<'_>,
-    call: &'static Call,
-    rows: &SqlRows,
-) -> Result<(), SqlFault> {
+async fn write_rows(job: &mut Job<'_>, call: &'static Call, rows: &SqlRows) -> SqlResult<()> {
     for start in (0..rows.len()).step_by(AT_ONCE) {
         // A stack of the parts still to be written, the first on top.
         let mut parts = vec![Arc::new(rows.part(start..rows.len().min(start + AT_ONCE)))];
@@ -111,7 +104,7 @@ async fn try_to_write(
     job: &mut Job<'_>,
     call: &'static Call,
     rows: &Arc<SqlRows>,
-) -> Result<Option<SqlFault>, SqlFault> {
+) -> SqlResult<Option<SqlFault>> {
     job.savepoint_for(call).await?;
     match job.call_for_columns(call, call.rows, rows).await {
         Ok(written) => {
@@ -169,7 +162,7 @@ async fn write_what_fits(
     call: &'static Call,
     row: &Arc<SqlRows>,
     fault: SqlFault,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let problem = match fault.duplicate_key() {
         Some(key) => {
             // The site may have added that torrent just now: then the batch is retried, and finds it.

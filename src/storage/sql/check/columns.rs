@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crate::storage::Finding;
 use crate::storage::sql::calls::{self, Call};
 use crate::storage::sql::catalogue::{SqlColumn, column_of};
-use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::database::SqlResult;
 use crate::storage::sql::header::Dialect;
 use crate::storage::sql::job::Job;
-use crate::storage::sql::statements::mentions;
+use crate::storage::sql::statements::{has_word, mentions};
 use crate::storage::unusable::plural;
 
 /// Characters of a generated passkey, and the maximum.
@@ -18,23 +18,13 @@ const PASSKEY_MAX: u64 = 64;
 const PREFIX_MAX: u64 = 20;
 
 /// Types that are too small for a total, or no numbers.
-const SMALL: [&str; 9] = [
-    "tinyint",
-    "smallint",
-    "mediumint",
-    "int",
-    "integer",
-    "float",
-    "real",
-    "char",
-    "varchar",
-];
+const SMALL: &str = "tinyint smallint mediumint int integer float real char varchar";
 
 pub(super) async fn look(
     job: &mut Job<'_>,
     dialect: Dialect,
     findings: &mut Vec<Finding>,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     if let Some(column) = column_of(job, &calls::USERS, "passkey").await?
         && let Some(width) = column.short_of(PASSKEY_MADE)
     {
@@ -70,7 +60,7 @@ pub(super) async fn look(
 }
 
 /// The columns of info hashes.
-async fn hashes(job: &mut Job<'_>) -> Result<Vec<SqlColumn>, SqlFault> {
+async fn hashes(job: &mut Job<'_>) -> SqlResult<Vec<SqlColumn>> {
     let mut hashes = Vec::new();
     for name in ["info_hash", "info_hash_v2"] {
         hashes.extend(column_of(job, &calls::TORRENTS, name).await?);
@@ -82,7 +72,7 @@ async fn hashes(job: &mut Job<'_>) -> Result<Vec<SqlColumn>, SqlFault> {
 pub(super) async fn unlike_hashes(
     job: &mut Job<'_>,
     dialect: Dialect,
-) -> Result<Option<Finding>, SqlFault> {
+) -> SqlResult<Option<Finding>> {
     if dialect != Dialect::Postgres {
         return Ok(None);
     }
@@ -109,12 +99,12 @@ async fn totals(
     (read, credit): (&'static Call, &'static Call),
     names: &[&str],
     findings: &mut Vec<Finding>,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     for name in names {
         let Some(column) = column_of(job, read, name).await? else {
             continue;
         };
-        let is_small = SMALL.contains(&column.type_name());
+        let is_small = has_word(SMALL, column.type_name());
         if is_small && mentions(job.statements_of(credit), &column.table) {
             findings.push(Finding::problem(
                 format!(
@@ -134,7 +124,7 @@ async fn unfilled(
     job: &mut Job<'_>,
     dialect: Dialect,
     findings: &mut Vec<Finding>,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let rows = job.call(&calls::COLUMNS_TO_FILL, &[]).await?;
     for (add, what) in [
         (&calls::ADD_USER, "users"),
@@ -177,8 +167,6 @@ fn quote(dialect: Dialect) -> &'static str {
         Dialect::Postgres | Dialect::Sqlite => "",
     }
 }
-
-// === impl SqlColumn ===
 
 impl SqlColumn {
     /// The statement that changes its type and keeps its other attributes.

@@ -6,7 +6,7 @@ use crate::storage::Finding;
 use crate::storage::migrate;
 use crate::storage::sql::calls::{self, Call, FEED};
 use crate::storage::sql::catalogue::{self, SqlTable, TriggerLook};
-use crate::storage::sql::database::SqlFault;
+use crate::storage::sql::database::SqlResult;
 use crate::storage::sql::followed;
 use crate::storage::sql::header::Dialect;
 use crate::storage::sql::job::Job;
@@ -29,7 +29,7 @@ pub(in crate::storage::sql) fn to_innodb(table: &str) -> String {
 pub(in crate::storage::sql) async fn inspect(
     job: &mut Job<'_>,
     schema: &Schema,
-) -> Result<Vec<Finding>, SqlFault> {
+) -> SqlResult<Vec<Finding>> {
     let mut missing = MissingPrivileges::none(schema);
     let mut findings = look(job, schema, false, &mut missing).await?;
     findings.extend(missing.finding(job).await?);
@@ -42,7 +42,7 @@ pub(super) async fn look(
     schema: &Schema,
     tries_edits: bool,
     missing: &mut MissingPrivileges,
-) -> Result<Vec<Finding>, SqlFault> {
+) -> SqlResult<Vec<Finding>> {
     let mut findings = job.session().look_at_session().await?;
     let tables = catalogue::tables(job).await?;
     let unsafe_ones = tables
@@ -135,7 +135,7 @@ fn views(schema: &Schema, expected: &[Trigger], tables: &[SqlTable]) -> Vec<Find
 pub(in crate::storage::sql) async fn view_in_the_way(
     job: &mut Job<'_>,
     schema: &Schema,
-) -> Result<Option<Finding>, SqlFault> {
+) -> SqlResult<Option<Finding>> {
     let tables = catalogue::tables(job).await?;
     let views = views(schema, &triggers::expected(schema.migrations), &tables);
     Ok(views.into_iter().next())
@@ -185,7 +185,7 @@ pub(in crate::storage::sql) async fn look_at_triggers(
     job: &mut Job<'_>,
     expected: &[Trigger],
     tries_edits: bool,
-) -> Result<TriggerLook, SqlFault> {
+) -> SqlResult<TriggerLook> {
     let found = catalogue::triggers(job).await?;
     let mut misplaced = triggers::misplaced(expected, &found);
     let is_own = |trigger: &Trigger| expected.iter().any(|own| own.name == trigger.name);

@@ -10,11 +10,11 @@ pub(in crate::storage) use self::inspect::NO_FEED;
 use self::rights::MissingPrivileges;
 use super::calls::{CALLS, COLUMNS, Call, FEED, IDENTITY, OWN_CALLS};
 use super::catalogue::{self, column_names};
-use super::database::{Lacking, SqlFault};
+use super::database::{Lacking, SqlFault, SqlResult};
 use super::followed::NO_INTEGER;
 use super::header::{Dialect, FollowedTable};
 use super::job::Job;
-use super::statements::{Schema, is_file, mentions};
+use super::statements::{Schema, has_word, is_file, mentions};
 use super::{followed, migrations};
 use crate::storage::identity::checked;
 use crate::storage::unusable::plural;
@@ -25,10 +25,7 @@ pub(super) const NOT_OURS: &str = "if it is another program's, name another data
     another storage.schema, or statements that fit in storage.statements";
 
 /// What is wrong, and whether the statements and rows can be looked at: all statements can be run.
-pub(super) async fn check(
-    job: &mut Job<'_>,
-    schema: &Schema,
-) -> Result<(Vec<Finding>, bool), SqlFault> {
+pub(super) async fn check(job: &mut Job<'_>, schema: &Schema) -> SqlResult<(Vec<Finding>, bool)> {
     let mut findings = job.session().look_at_server().await?;
     let mut missing = MissingPrivileges::none(schema);
     let statuses = match migrations::migrations(job, schema).await {
@@ -78,7 +75,7 @@ pub(super) async fn check(
 }
 
 /// What the statements about the site's tables lack.
-pub(super) async fn schema(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
+pub(super) async fn schema(job: &mut Job<'_>, schema: &Schema) -> SqlResult<Vec<Finding>> {
     let mut findings = followed(job, schema).await?;
     if is_file(schema.name) {
         let tables = catalogue::tables(job).await?;
@@ -102,7 +99,7 @@ pub(super) async fn schema(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Fin
 }
 
 /// What the tables lack that a file says to follow. Missing privileges show elsewhere.
-pub(super) async fn followed(job: &mut Job<'_>, schema: &Schema) -> Result<Vec<Finding>, SqlFault> {
+pub(super) async fn followed(job: &mut Job<'_>, schema: &Schema) -> SqlResult<Vec<Finding>> {
     let mut findings = Vec::new();
     for table in schema.followed.iter().filter(|_| is_file(schema.name)) {
         match plan(job, &table.probe()).await? {
@@ -129,17 +126,8 @@ async fn unfit_key(
     job: &mut Job<'_>,
     schema: &Schema,
     table: &FollowedTable,
-) -> Result<Option<Finding>, SqlFault> {
-    const INTEGERS: [&str; 8] = [
-        "tinyint",
-        "smallint",
-        "mediumint",
-        "int",
-        "integer",
-        "bigint",
-        "numeric",
-        "decimal",
-    ];
+) -> SqlResult<Option<Finding>> {
+    const INTEGERS: &str = "tinyint smallint mediumint int integer bigint numeric decimal";
     // A column of SQLite may hold values of any type.
     if schema.dialect == Dialect::Sqlite {
         return Ok(None);
@@ -151,7 +139,7 @@ async fn unfit_key(
     let kind = kind.map(|row| row.text(1).to_ascii_lowercase());
     let is_integer = |kind: &String| {
         let end = kind.find(|char: char| !char.is_ascii_lowercase());
-        INTEGERS.contains(&&kind[..end.unwrap_or(kind.len())])
+        has_word(INTEGERS, &kind[..end.unwrap_or(kind.len())])
     };
     Ok(kind
         .filter(|kind| !is_integer(kind))
@@ -159,7 +147,7 @@ async fn unfit_key(
 }
 
 /// Has the database plan SQL without running it: the columns of its result, or why it does not take it.
-async fn plan(job: &mut Job<'_>, sql: &str) -> Result<Result<usize, SqlFault>, SqlFault> {
+async fn plan(job: &mut Job<'_>, sql: &str) -> SqlResult<SqlResult<usize>> {
     match job.session().plan(sql).await {
         Err(fault) if fault.complaint.is_none() => Err(fault),
         result => Ok(result),
@@ -171,7 +159,7 @@ async fn look_at_statements(
     job: &mut Job<'_>,
     calls: impl Iterator<Item = &'static Call>,
     missing: &mut MissingPrivileges,
-) -> Result<FailingStatements, SqlFault> {
+) -> SqlResult<FailingStatements> {
     let mut failing = FailingStatements::default();
     // Some examples depend on whether info hashes are bytes or text here.
     match job.hash_forms().await {
@@ -206,7 +194,7 @@ async fn own_tables(
     schema: &Schema,
     missing: &mut MissingPrivileges,
     findings: &mut Vec<Finding>,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let made = migrate::tables(schema.migrations).into_iter();
     for (table, columns) in made.filter(|(table, _)| is_own(schema, table)) {
         let first = columns.first().map_or("", String::as_str);
@@ -236,7 +224,7 @@ async fn own_identity(
     job: &mut Job<'_>,
     missing: &mut MissingPrivileges,
     findings: &mut Vec<Finding>,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let found = match job.call(&IDENTITY, &[]).await {
         Err(fault) if missing.note(&fault) => return Ok(()),
         Err(fault) if fault.lacks(&Lacking::Table) => None,
@@ -250,11 +238,7 @@ async fn own_identity(
 }
 
 /// Columns that Mika's statements use and a table of the site lacks: it is another program's, or was changed.
-async fn unlike(
-    job: &mut Job<'_>,
-    schema: &Schema,
-    findings: &mut Vec<Finding>,
-) -> Result<(), SqlFault> {
+async fn unlike(job: &mut Job<'_>, schema: &Schema, findings: &mut Vec<Finding>) -> SqlResult<()> {
     for (table, columns) in migrate::tables(schema.migrations) {
         let there = column_names(job, &table).await?;
         let is_used = |column: &str| {

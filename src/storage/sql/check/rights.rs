@@ -7,7 +7,7 @@ use crate::storage::Finding;
 use crate::storage::migrate;
 use crate::storage::sql::calls::{self, CALLS, OWN_CALLS};
 use crate::storage::sql::catalogue::column_names;
-use crate::storage::sql::database::{Lacking, SqlFault};
+use crate::storage::sql::database::{Lacking, SqlFault, SqlResult};
 use crate::storage::sql::header::Dialect;
 use crate::storage::sql::job::Job;
 use crate::storage::sql::statements::{Schema, mentions};
@@ -143,7 +143,7 @@ impl MissingPrivileges {
 
     /// Works out what denials did not name: what the statements do with those tables, and the account may not. For a
     /// denial that names not even the table, all that they do with the site's tables is to be granted.
-    async fn resolve(&mut self, job: &mut Job<'_>) -> Result<(), SqlFault> {
+    async fn resolve(&mut self, job: &mut Job<'_>) -> SqlResult<()> {
         let calls = CALLS.into_iter().chain(OWN_CALLS);
         let uses = uses::of(calls.flat_map(|call| job.statements_of(call)));
         for table in std::mem::take(&mut self.unnamed) {
@@ -169,7 +169,7 @@ impl MissingPrivileges {
         Ok(())
     }
 
-    pub(super) async fn finding(&mut self, job: &mut Job<'_>) -> Result<Option<Finding>, SqlFault> {
+    pub(super) async fn finding(&mut self, job: &mut Job<'_>) -> SqlResult<Option<Finding>> {
         self.resolve(job).await?;
         if self.is_empty() {
             return Ok(None);
@@ -205,7 +205,7 @@ fn joined(tables: &BTreeSet<String>) -> String {
 }
 
 /// What this account may do with a table, as far as the database says it.
-async fn held(job: &mut Job<'_>, table: &str) -> Result<BTreeSet<&'static str>, SqlFault> {
+async fn held(job: &mut Job<'_>, table: &str) -> SqlResult<BTreeSet<&'static str>> {
     let names = ["SELECT", "INSERT", "UPDATE", "DELETE"];
     let rows = job
         .call(&calls::TABLE_PRIVILEGES, &[("table", table.into())])
@@ -223,7 +223,7 @@ pub(super) async fn look_at_table(
     table: &str,
     column: &str,
     missing: &mut MissingPrivileges,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     let uses = [
         ("SELECT", format!("SELECT {column} FROM {table}")),
         (
@@ -246,7 +246,7 @@ pub(super) async fn look_at_table(
 pub(super) async fn look_at_ids(
     job: &mut Job<'_>,
     missing: &mut MissingPrivileges,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     for call in CALLS {
         let statements = job.statements_of(call);
         let tables = uses::of(statements.iter()).into_iter();
@@ -273,7 +273,7 @@ pub(super) async fn note_new_account(
     job: &mut Job<'_>,
     schema: &Schema,
     missing: &mut MissingPrivileges,
-) -> Result<(), SqlFault> {
+) -> SqlResult<()> {
     if schema.dialect == Dialect::Sqlite {
         return Ok(());
     }

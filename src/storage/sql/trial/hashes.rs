@@ -4,21 +4,21 @@
 use super::super::edit::hash_cell;
 use super::super::rebuilt::rebuild;
 use super::writes::NEW_HASH;
-use super::{Call, Cell, Given, SqlFault, SqlRows, StatementTrial, calls};
+use super::{Call, Cell, SqlResult, SqlRows, StatementTrial, calls};
 
 /// Rows that are read.
 const SAMPLE: i64 = 5;
 
 impl StatementTrial<'_, '_> {
     /// Tries them with a few torrents, of which those with a hash that is in doubt may be some.
-    pub(super) async fn hashes(&mut self) -> Result<(), SqlFault> {
+    pub(super) async fn hashes(&mut self) -> SqlResult<()> {
         let params = [
             ("after", Cell::Int(i64::MIN)),
             ("limit", Cell::Int(SAMPLE)),
             ("noted", Cell::Int(1)),
         ];
         let call = &calls::HASHES_WANTED;
-        let Some(wanted) = self.part(call, Given::Params(&params)).await? else {
+        let Some(wanted) = self.part(call, &params).await? else {
             return Ok(());
         };
         if wanted.len() > SAMPLE as usize {
@@ -30,7 +30,7 @@ impl StatementTrial<'_, '_> {
         let tried = if ids.is_empty() { &[id][..] } else { &ids };
         let rows = SqlRows::of(tried.iter().map(|id| [*id]));
         let call = &calls::HASH_SOURCES;
-        if let Some(sources) = self.part(call, Given::Rows(&rows)).await? {
+        if let Some(sources) = self.part(call, &rows).await? {
             self.look_at_sources(call, &ids, &sources);
         }
         self.store(id).await
@@ -55,17 +55,17 @@ impl StatementTrial<'_, '_> {
     }
 
     /// Stores a hash for that torrent, sets it by hand, and has it rebuilt again.
-    async fn store(&mut self, id: i64) -> Result<(), SqlFault> {
+    async fn store(&mut self, id: i64) -> SqlResult<()> {
         let mut built = SqlRows::new(3);
         built.push(&[Cell::Int(id), Cell::Bytes(&NEW_HASH.0), Cell::Int(0)]);
-        self.part(&calls::STORE_HASHES, Given::Rows(&built)).await?;
+        self.part(&calls::STORE_HASHES, &built).await?;
         for hash in [Some(&NEW_HASH), None] {
             let params = [
                 ("id", Cell::Int(id)),
                 ("info_hash", hash_cell(hash, &[])),
                 ("info_hash_v2", Cell::Null),
             ];
-            self.part(&calls::SET_HASH, Given::Params(&params)).await?;
+            self.part(&calls::SET_HASH, &params).await?;
         }
         Ok(())
     }

@@ -10,31 +10,35 @@ mod writes;
 
 use super::calls::{self, CALLS, Call};
 use super::catalogue;
-use super::cells::{Cell, SqlRow, SqlRows};
+use super::cells::{Cell, SqlParams, SqlRow, SqlRows};
 use super::check::failing;
 use super::check::inspect::{NO_TRANSACTIONS, to_innodb};
-use super::database::{FaultKind, SqlFault};
+use super::database::{FaultKind, SqlFault, SqlResult};
 use super::job::Job;
 use super::misfit::key_taken;
 use super::statements::{Statements, has_word, mentions};
 use crate::storage::{Finding, Severity, StorageError, StoredTorrent, StoredUser};
 
 /// Names of columns that are numbers, and 0 where they can't be read.
-const NUMBERS: &[&str] = &[
-    "uploaded",
-    "downloaded",
-    "snatches",
-    "announces",
-    "seed_time",
-    "seeders",
-    "leechers",
-];
+const NUMBERS: &str = "uploaded downloaded snatches announces seed_time seeders leechers";
 
 /// What a statement is given.
 #[derive(Clone, Copy)]
 enum Given<'g> {
-    Params(&'g [(&'static str, Cell<'g>)]),
+    Params(&'g SqlParams<'g>),
     Rows(&'g SqlRows),
+}
+
+impl<'g, const N: usize> From<&'g [(&'static str, Cell<'g>); N]> for Given<'g> {
+    fn from(params: &'g [(&'static str, Cell<'g>); N]) -> Self {
+        Self::Params(params)
+    }
+}
+
+impl<'g> From<&'g SqlRows> for Given<'g> {
+    fn from(rows: &'g SqlRows) -> Self {
+        Self::Rows(rows)
+    }
 }
 
 /// The trial while it runs.
@@ -59,7 +63,7 @@ pub(super) fn is_wanted(statements: &Statements, known: &[Finding]) -> bool {
 }
 
 /// Runs the statements; returns what does not work.
-pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Finding>, SqlFault> {
+pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> SqlResult<Vec<Finding>> {
     if let Some(finding) = keeps_writes(job).await? {
         return Ok(vec![finding]);
     }
@@ -86,7 +90,7 @@ pub(super) async fn run(job: &mut Job<'_>, known: &[Finding]) -> Result<Vec<Find
 
 /// A table that the statements or the triggers behind them name and that would keep what they write, or a view that
 /// may show one: nothing is tried then.
-async fn keeps_writes(job: &mut Job<'_>) -> Result<Option<Finding>, SqlFault> {
+async fn keeps_writes(job: &mut Job<'_>) -> SqlResult<Option<Finding>> {
     if !job.has(&calls::WITHOUT_TRANSACTIONS) {
         return Ok(None);
     }
@@ -132,11 +136,11 @@ fn is_passing(fault: &SqlFault) -> bool {
 
 impl StatementTrial<'_, '_> {
     /// Begins a part, which [`Self::end`] takes back.
-    async fn begin(&mut self) -> Result<(), SqlFault> {
+    async fn begin(&mut self) -> SqlResult<()> {
         self.job.savepoint().await
     }
 
-    async fn end(&mut self) -> Result<(), SqlFault> {
+    async fn end(&mut self) -> SqlResult<()> {
         self.job.undo().await
     }
 
@@ -144,8 +148,8 @@ impl StatementTrial<'_, '_> {
     async fn part(
         &mut self,
         call: &'static Call,
-        given: Given<'_>,
-    ) -> Result<Option<SqlRows>, SqlFault> {
+        given: impl Into<Given<'_>> + Send,
+    ) -> SqlResult<Option<SqlRows>> {
         self.begin().await?;
         let rows = self.run(call, given).await?;
         self.end().await?;
@@ -156,9 +160,9 @@ impl StatementTrial<'_, '_> {
     async fn run(
         &mut self,
         call: &'static Call,
-        given: Given<'_>,
-    ) -> Result<Option<SqlRows>, SqlFault> {
-        let result = match given {
+        given: impl Into<Given<'_>> + Send,
+    ) -> SqlResult<Option<SqlRows>> {
+        let result = match given.into() {
             Given::Params(params) => self.job.call(call, params).await,
             Given::Rows(rows) => self.job.call_for(call, rows.clone()).await,
         };
@@ -175,7 +179,7 @@ impl StatementTrial<'_, '_> {
     }
 
     /// Notes why a statement failed, and takes its part back. Other failures than the statement's end the trial.
-    async fn failed(&mut self, call: &'static Call, fault: SqlFault) -> Result<(), SqlFault> {
+    async fn failed(&mut self, call: &'static Call, fault: SqlFault) -> SqlResult<()> {
         if is_passing(&fault) {
             return Err(fault);
         }
@@ -244,7 +248,7 @@ impl StatementTrial<'_, '_> {
             ));
         }
         let names = call.columns.split_whitespace().enumerate();
-        for (at, name) in names.filter(|(_, name)| NUMBERS.contains(name)) {
+        for (at, name) in names.filter(|(_, name)| has_word(NUMBERS, name)) {
             let is_wrong = |row: SqlRow<'_>| !row.is_null(at) && row.number(at).is_none();
             if rows.iter().any(is_wrong) {
                 let place = at + 1;

@@ -6,8 +6,8 @@ use super::super::decode;
 use super::super::hashes::of_hashes;
 use super::super::read::{BEFORE_ALL, page};
 use super::{
-    Call, Cell, Given, Sample, SqlFault, SqlRows, StatementTrial, StoredTorrent, StoredUser, calls,
-    is_passing,
+    Call, Cell, Given, Sample, SqlResult, SqlRows, StatementTrial, StoredTorrent, StoredUser,
+    calls, is_passing,
 };
 use crate::base::ids::InfoHash;
 use crate::storage::rows::SortKey;
@@ -23,7 +23,7 @@ const NO_HASH: InfoHash = InfoHash([0x2d; 20]);
 
 impl StatementTrial<'_, '_> {
     /// Tries the statements that read users; returns a few.
-    pub(super) async fn users(&mut self) -> Result<Sample<StoredUser>, SqlFault> {
+    pub(super) async fn users(&mut self) -> SqlResult<Sample<StoredUser>> {
         let sample = self.first_users().await?;
         self.pages(&calls::USERS, &sample.rows).await?;
         let first = sample.usable.first();
@@ -32,46 +32,36 @@ impl StatementTrial<'_, '_> {
         let passkey = first.map_or(NO_PASSKEY, |it| it.user.passkey.expose());
         let id_of = id.unwrap_or(NO_ID);
         let named = id.filter(|_| !name.is_empty());
-        self.finds(&calls::USER, Given::Params(&[("id", id_of.into())]), id)
+        self.finds(&calls::USER, &[("id", id_of.into())], id)
             .await?;
-        self.finds(
-            &calls::USERS_NAMED,
-            Given::Params(&[("username", name.into())]),
-            named,
-        )
-        .await?;
-        self.finds(
-            &calls::USER_OF_PASSKEY,
-            Given::Params(&[("passkey", passkey.into())]),
-            id,
-        )
-        .await?;
+        self.finds(&calls::USERS_NAMED, &[("username", name.into())], named)
+            .await?;
+        self.finds(&calls::USER_OF_PASSKEY, &[("passkey", passkey.into())], id)
+            .await?;
         let rows = SqlRows::of_ids([id_of].into_iter());
-        self.finds(&calls::USERS_KNOWN, Given::Rows(&rows), id)
-            .await?;
+        self.finds(&calls::USERS_KNOWN, &rows, id).await?;
         Ok(sample)
     }
 
     /// The first users, as they are now.
-    pub(super) async fn first_users(&mut self) -> Result<Sample<StoredUser>, SqlFault> {
+    pub(super) async fn first_users(&mut self) -> SqlResult<Sample<StoredUser>> {
         let rows = self.first_rows(&calls::USERS).await?;
         let usable = self.usable(&calls::USERS, page(&rows, u32::MAX, decode::user));
         Ok(Sample { rows, usable })
     }
 
     /// Tries the statements that read torrents; returns a few.
-    pub(super) async fn torrents(&mut self) -> Result<Sample<StoredTorrent>, SqlFault> {
+    pub(super) async fn torrents(&mut self) -> SqlResult<Sample<StoredTorrent>> {
         let rows = self.first_rows(&calls::TORRENTS).await?;
         self.pages(&calls::TORRENTS, &rows).await?;
         let usable = self.usable(&calls::TORRENTS, page(&rows, u32::MAX, decode::torrent));
         let first = usable.first();
         let id = first.map(|it: &StoredTorrent| it.torrent.id.0);
         let id_of = id.unwrap_or(NO_ID);
-        self.finds(&calls::TORRENT, Given::Params(&[("id", id_of.into())]), id)
+        self.finds(&calls::TORRENT, &[("id", id_of.into())], id)
             .await?;
         let ids = SqlRows::of_ids([id_of].into_iter());
-        self.finds(&calls::TORRENTS_KNOWN, Given::Rows(&ids), id)
-            .await?;
+        self.finds(&calls::TORRENTS_KNOWN, &ids, id).await?;
         let hash = first.map_or(NO_HASH, |it| it.torrent.info_hash);
         self.begin().await?;
         match of_hashes(self.job, &[hash]).await {
@@ -86,8 +76,8 @@ impl StatementTrial<'_, '_> {
     }
 
     /// The whitelist, and the lists for the API, in each of their orders.
-    pub(super) async fn lists(&mut self) -> Result<(), SqlFault> {
-        self.part(&calls::WHITELIST, Given::Params(&[])).await?;
+    pub(super) async fn lists(&mut self) -> SqlResult<()> {
+        self.part(&calls::WHITELIST, &[]).await?;
         let users = UserKey::value_variants().iter().map(|key| key.column());
         self.list([&calls::COUNT_USERS, &calls::FIND_USERS], users)
             .await?;
@@ -100,14 +90,14 @@ impl StatementTrial<'_, '_> {
         &mut self,
         [count, find]: [&'static Call; 2],
         columns: impl Iterator<Item = &'static str>,
-    ) -> Result<(), SqlFault> {
+    ) -> SqlResult<()> {
         let params = [
             ("pattern", Cell::Text("%a%")),
             ("id", Cell::Int(1)),
             ("enabled", Cell::Int(1)),
         ];
-        self.part(count, Given::Params(&params)).await?;
-        if self.part(find, Given::Params(&params)).await?.is_none() {
+        self.part(count, &params).await?;
+        if self.part(find, &params).await?.is_none() {
             return Ok(());
         }
         for column in columns {
@@ -133,12 +123,12 @@ impl StatementTrial<'_, '_> {
         Ok(())
     }
 
-    async fn first_rows(&mut self, call: &'static Call) -> Result<SqlRows, SqlFault> {
+    async fn first_rows(&mut self, call: &'static Call) -> SqlResult<SqlRows> {
         let params = [
             ("after", Cell::Int(BEFORE_ALL)),
             ("limit", Cell::Int(SAMPLE)),
         ];
-        let rows = self.run(call, Given::Params(&params)).await?;
+        let rows = self.run(call, &params).await?;
         Ok(rows.unwrap_or_default())
     }
 
@@ -154,7 +144,7 @@ impl StatementTrial<'_, '_> {
     }
 
     /// Looks whether a statement gives pages: each id once, in order, and after the page before.
-    async fn pages(&mut self, call: &'static Call, rows: &SqlRows) -> Result<(), SqlFault> {
+    async fn pages(&mut self, call: &'static Call, rows: &SqlRows) -> SqlResult<()> {
         let ids: Vec<i64> = rows.iter().filter_map(|row| row.key(0)).collect();
         if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
             let problem =
@@ -165,7 +155,7 @@ impl StatementTrial<'_, '_> {
             return Ok(());
         };
         let params = [("after", Cell::Int(*first)), ("limit", Cell::Int(1))];
-        if let Some(next) = self.part(call, Given::Params(&params)).await? {
+        if let Some(next) = self.part(call, &params).await? {
             let is_before = next
                 .iter()
                 .any(|row| row.key(0).is_some_and(|id| id <= *first));
@@ -183,9 +173,9 @@ impl StatementTrial<'_, '_> {
     async fn finds(
         &mut self,
         call: &'static Call,
-        given: Given<'_>,
+        given: impl Into<Given<'_>> + Send,
         id: Option<u32>,
-    ) -> Result<(), SqlFault> {
+    ) -> SqlResult<()> {
         if let Some(rows) = self.part(call, given).await? {
             let is_found = rows.iter().any(|row| row.id(0).ok() == id);
             self.must_find(call, id, is_found);

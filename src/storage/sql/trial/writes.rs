@@ -2,7 +2,7 @@
 
 use super::super::cells::SqlRow;
 use super::{
-    Call, Cell, Given, Sample, SqlFault, SqlRows, StatementTrial, StoredTorrent, StoredUser, calls,
+    Call, Cell, Given, Sample, SqlResult, SqlRows, StatementTrial, StoredTorrent, StoredUser, calls,
 };
 use crate::base::ids::InfoHash;
 use crate::storage::Finding;
@@ -30,7 +30,7 @@ impl StatementTrial<'_, '_> {
         &mut self,
         users: &Sample<StoredUser>,
         torrents: &Sample<StoredTorrent>,
-    ) -> Result<(), SqlFault> {
+    ) -> SqlResult<()> {
         if let Some(user) = users.usable.first() {
             let id = i64::from(user.user.id.0);
             let little = SqlRows::of([[id, 1, 1, 1, 1, 1]].into_iter());
@@ -51,12 +51,10 @@ impl StatementTrial<'_, '_> {
                 .await?
                 .is_some()
             {
-                self.part(&calls::CREDIT_TORRENTS, Given::Rows(&much))
-                    .await?;
+                self.part(&calls::CREDIT_TORRENTS, &much).await?;
             }
             let snatch = SqlRows::of([[id, 1]].into_iter());
-            self.part(&calls::CREDIT_SNATCHES, Given::Rows(&snatch))
-                .await?;
+            self.part(&calls::CREDIT_SNATCHES, &snatch).await?;
         }
         let forms = self.job.hash_forms().await?;
         let text = forms[0].expressions(&NEW_HASH).into_iter().next();
@@ -65,19 +63,19 @@ impl StatementTrial<'_, '_> {
             .map_or(Cell::Bytes(&NEW_HASH.0), Cell::Expression);
         let mut fresh = SqlRows::new(2);
         fresh.push(&[hash, Cell::Int(1)]);
-        self.part(&calls::ADD_SNATCHED, Given::Rows(&fresh)).await?;
+        self.part(&calls::ADD_SNATCHED, &fresh).await?;
         Ok(())
     }
 
     /// Looks whether totals grow by what is added, which the first credit locks.
-    async fn credit_much(&mut self, little: &SqlRows, much: &SqlRows) -> Result<(), SqlFault> {
+    async fn credit_much(&mut self, little: &SqlRows, much: &SqlRows) -> SqlResult<()> {
         let call = &calls::CREDIT_USERS;
         self.begin().await?;
-        if self.run(call, Given::Rows(little)).await?.is_none() {
+        if self.run(call, little).await?.is_none() {
             return Ok(());
         }
         let before = self.first_users().await?;
-        if self.run(call, Given::Rows(much)).await?.is_some() {
+        if self.run(call, much).await?.is_some() {
             let after = self.first_users().await?;
             self.compare(&before, &after);
             self.end().await?;
@@ -86,13 +84,13 @@ impl StatementTrial<'_, '_> {
     }
 
     /// Credits some users without totals, whose row may be missing in a table of totals.
-    async fn credit_fresh(&mut self, users: &[StoredUser]) -> Result<(), SqlFault> {
+    async fn credit_fresh(&mut self, users: &[StoredUser]) -> SqlResult<()> {
         let call = &calls::CREDIT_USERS;
         let is_fresh = |it: &&StoredUser| it.totals.uploaded == 0 && it.totals.downloaded == 0;
         for user in users.iter().skip(1).filter(is_fresh).take(FRESH_MAX) {
             let id = user.user.id.0;
             let row = SqlRows::of([[i64::from(id), 1, 1, 1, 1, 1]].into_iter());
-            let written = self.part(call, Given::Rows(&row)).await?;
+            let written = self.part(call, &row).await?;
             let is_one = self.job.statements().of(call).len() == 1;
             if is_one && written.is_some_and(|result| result.changed == 0) {
                 let place = self.job.place(call);
@@ -110,12 +108,8 @@ impl StatementTrial<'_, '_> {
     }
 
     /// How many rows a row of credit changes, none if it fails; notes a statement for users that changes nothing.
-    async fn credits(
-        &mut self,
-        call: &'static Call,
-        row: &SqlRows,
-    ) -> Result<Option<u64>, SqlFault> {
-        let Some(result) = self.part(call, Given::Rows(row)).await? else {
+    async fn credits(&mut self, call: &'static Call, row: &SqlRows) -> SqlResult<Option<u64>> {
+        let Some(result) = self.part(call, row).await? else {
             return Ok(None);
         };
         let is_one = self.job.statements().of(call).len() == 1;
@@ -199,13 +193,13 @@ impl StatementTrial<'_, '_> {
         &mut self,
         user: Option<&StoredUser>,
         torrent: Option<&StoredTorrent>,
-    ) -> Result<(), SqlFault> {
+    ) -> SqlResult<()> {
         let params = [
             ("id", Cell::Null),
             ("passkey", NEW_PASSKEY.into()),
             ("username", NEW_NAME.into()),
         ];
-        self.part(&calls::ADD_USER, Given::Params(&params)).await?;
+        self.part(&calls::ADD_USER, &params).await?;
         if let Some(user) = user {
             self.user_edits(user).await?;
         }
@@ -220,24 +214,21 @@ impl StatementTrial<'_, '_> {
             ("info_hash_v2", Cell::Null),
             ("release_name", NEW_NAME.into()),
         ];
-        self.part(&calls::ADD_TORRENT, Given::Params(&params))
-            .await?;
+        self.part(&calls::ADD_TORRENT, &params).await?;
         if let Some(torrent) = torrent {
             self.torrent_edits(torrent).await?;
         }
         let none = SqlRows::of([[NO_TORRENT, -1]].into_iter());
-        self.part(&calls::REMOVE_TORRENTS, Given::Rows(&none))
-            .await?;
+        self.part(&calls::REMOVE_TORRENTS, &none).await?;
         let params = [("peer_id", NEW_PREFIX.into()), ("vstring", NEW_NAME.into())];
-        self.part(&calls::ADD_CLIENT, Given::Params(&params))
-            .await?;
+        self.part(&calls::ADD_CLIENT, &params).await?;
         self.part(&calls::REMOVE_CLIENT, Given::Params(&params[..1]))
             .await?;
         Ok(())
     }
 
     /// Writes what the user has already, and wipes and mends nobody.
-    async fn user_edits(&mut self, stored: &StoredUser) -> Result<(), SqlFault> {
+    async fn user_edits(&mut self, stored: &StoredUser) -> SqlResult<()> {
         let StoredUser { user, totals } = stored;
         let id = user.id.0;
         let total = |total: u64| Cell::Int(i64::try_from(total).unwrap_or(i64::MAX));
@@ -250,13 +241,12 @@ impl StatementTrial<'_, '_> {
             ("uploaded", total(totals.uploaded)),
             ("downloaded", total(totals.downloaded)),
         ];
-        self.part(&calls::UPDATE_USER, Given::Params(&params))
-            .await?;
+        self.part(&calls::UPDATE_USER, &params).await?;
         self.upkeep([&calls::WIPE_USERS, &calls::FIX_USERS], id)
             .await
     }
 
-    async fn torrent_edits(&mut self, stored: &StoredTorrent) -> Result<(), SqlFault> {
+    async fn torrent_edits(&mut self, stored: &StoredTorrent) -> SqlResult<()> {
         let id = stored.torrent.id.0;
         let params = [
             ("id", id.into()),
@@ -267,21 +257,19 @@ impl StatementTrial<'_, '_> {
             ("multi_up", 1.5.into()),
             ("multi_dn", 0.5.into()),
         ];
-        self.part(&calls::UPDATE_TORRENT, Given::Params(&params))
-            .await?;
+        self.part(&calls::UPDATE_TORRENT, &params).await?;
         let params = [("id", id.into()), ("new_id", id.into())];
-        self.part(&calls::MOVE_TORRENT, Given::Params(&params))
-            .await?;
+        self.part(&calls::MOVE_TORRENT, &params).await?;
         self.upkeep([&calls::WIPE_TORRENTS, &calls::FIX_TORRENTS], id)
             .await
     }
 
-    async fn upkeep(&mut self, [wipe, mend]: [&'static Call; 2], id: u32) -> Result<(), SqlFault> {
+    async fn upkeep(&mut self, [wipe, mend]: [&'static Call; 2], id: u32) -> SqlResult<()> {
         // From this id on up to it: none.
         let params = [("after", id.into()), ("last", id.into())];
-        self.part(wipe, Given::Params(&params)).await?;
+        self.part(wipe, &params).await?;
         let rows = SqlRows::of_ids([id].into_iter());
-        self.part(mend, Given::Rows(&rows)).await?;
+        self.part(mend, &rows).await?;
         Ok(())
     }
 }
