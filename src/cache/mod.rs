@@ -27,7 +27,7 @@ use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, 
 use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser};
 
 #[cfg(feature = "contract")]
-pub use self::redis::{Dial as RedisDial, Wire as RedisWire, open_over as open_redis_over};
+pub use self::redis::{RedisDial, RedisWire, open_over as open_redis_over};
 pub use driver::{Cache, CacheUpkeep};
 pub use heartbeat::{NodeReport, STOPPED, host_of, time_of};
 pub use marks::{Mark, Mirrored};

@@ -11,7 +11,7 @@ use super::commands::name_and_key;
 use super::fault::{Failed, RedisFault};
 use super::place::Address;
 use super::reply;
-use super::wire::{Dial, Wire};
+use super::wire::{RedisDial, RedisWire};
 
 /// How long to wait for the replies to one part of commands.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(super) enum RunKind {
 
 /// A connection, and the server at its other end.
 pub(super) struct Connection {
-    wire: Box<dyn Wire>,
+    wire: Box<dyn RedisWire>,
     /// The server without secrets, for messages.
     pub(super) server: Arc<str>,
     /// None for the one server that the URL names.
@@ -56,7 +56,7 @@ pub(super) fn moment(delay: Duration) -> Instant {
 impl Connection {
     /// Connects and logs in; the caller limits the time. With [`RunKind::Mastership`], the server has to be a master.
     pub(super) async fn open(
-        dial: &dyn Dial,
+        dial: &dyn RedisDial,
         info: ConnectionInfo,
         server: Arc<str>,
         address: Option<Address>,
@@ -70,7 +70,7 @@ impl Connection {
 
     /// Connects to a server whose run does not matter.
     pub(super) async fn open_any(
-        dial: &dyn Dial,
+        dial: &dyn RedisDial,
         info: ConnectionInfo,
         server: Arc<str>,
     ) -> Result<Self, RedisFault> {

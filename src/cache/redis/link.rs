@@ -19,7 +19,7 @@ use super::place::{Address, FORMS, Place};
 use super::session::RedisSession;
 use super::troubles::Troubles;
 use super::view::View;
-use super::wire::Dial;
+use super::wire::RedisDial;
 use super::{cluster, sentinel};
 use crate::base::backoff::Backoff;
 use crate::base::secret::Secret;
@@ -45,7 +45,7 @@ const OPENING_MAX: usize = 4;
 /// The connections to the servers, shared by all tasks.
 pub(super) struct RedisLink {
     pub(super) place: Place,
-    pub(super) dial: Box<dyn Dial>,
+    pub(super) dial: Box<dyn RedisDial>,
     /// The URL without secrets.
     pub(super) server: Arc<str>,
     /// Held while the servers are looked for.
@@ -83,7 +83,7 @@ struct Restoring(Weak<RedisLink>);
 
 impl RedisLink {
     /// Parses the URL; does not connect yet.
-    pub(super) fn new(url: &Secret, dial: Box<dyn Dial>) -> Result<Arc<Self>, CacheError> {
+    pub(super) fn new(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Arc<Self>, CacheError> {
         let wrong = |text| CacheError::Broken(format!("cache.url {url}: {text}; {FORMS}"));
         let place = Place::of(url).map_err(wrong)?;
         Ok(Arc::new_cyclic(|me| Self {

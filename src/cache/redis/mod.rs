@@ -57,7 +57,9 @@ use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
 use crate::registry::{ClientPrefix, StoredTorrent, StoredUser, Wipe};
 
-pub use self::wire::{Dial, Wire};
+pub use self::wire::RedisDial;
+#[cfg(feature = "contract")]
+pub use self::wire::RedisWire;
 
 /// The driver `redis`.
 struct Redis {
@@ -95,12 +97,12 @@ pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
 /// # Errors
 /// The URL is malformed.
 #[cfg(feature = "contract")]
-pub fn open_over(url: &Secret, dial: Box<dyn Dial>) -> Result<Arc<dyn Cache>, CacheError> {
+pub fn open_over(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Arc<dyn Cache>, CacheError> {
     Ok(Arc::new(Redis::new(url, dial)?))
 }
 
 impl Redis {
-    fn new(url: &Secret, dial: Box<dyn Dial>) -> Result<Self, CacheError> {
+    fn new(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Self, CacheError> {
         let link = RedisLink::new(url, dial)?;
         let streams = journal::Streams::default();
         Ok(Self { link, streams })

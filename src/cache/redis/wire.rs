@@ -10,17 +10,17 @@ use tokio::time::timeout;
 
 /// Opens connections to servers.
 #[async_trait]
-pub trait Dial: Send + Sync + 'static {
+pub trait RedisDial: Send + Sync + 'static {
     /// Connects to a server and logs in. The caller limits the time.
     ///
     /// # Errors
     /// The server can't be reached, or refuses the login or the database.
-    async fn dial(&self, server: ConnectionInfo) -> Result<Box<dyn Wire>, RedisError>;
+    async fn dial(&self, server: ConnectionInfo) -> Result<Box<dyn RedisWire>, RedisError>;
 }
 
 /// A connection, on which several tasks send commands at once.
 #[async_trait]
-pub trait Wire: Send + Sync + 'static {
+pub trait RedisWire: Send + Sync + 'static {
     /// Sends commands; returns their replies, error replies included. None if these do not arrive within `limit`.
     ///
     /// # Errors
@@ -36,23 +36,23 @@ pub trait Wire: Send + Sync + 'static {
 pub(super) struct RedisClient;
 
 /// A connection of the redis crate.
-struct RedisWire(MultiplexedConnection);
+struct ClientWire(MultiplexedConnection);
 
 #[async_trait]
-impl Dial for RedisClient {
-    async fn dial(&self, server: ConnectionInfo) -> Result<Box<dyn Wire>, RedisError> {
+impl RedisDial for RedisClient {
+    async fn dial(&self, server: ConnectionInfo) -> Result<Box<dyn RedisWire>, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
         let connection = Client::open(server)?
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        Ok(Box::new(RedisWire(connection)))
+        Ok(Box::new(ClientWire(connection)))
     }
 }
 
 #[async_trait]
-impl Wire for RedisWire {
+impl RedisWire for ClientWire {
     async fn send(
         &self,
         commands: &Pipeline,
