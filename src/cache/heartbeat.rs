@@ -27,6 +27,8 @@ pub struct NodeReport {
     pub behind: Option<u64>,
     /// Peers in its memory.
     pub peers: Option<u64>,
+    /// The latest packed form of public peers that it reads ([`packed`](crate::change::packed)).
+    pub packed: Option<u64>,
 }
 
 /// The time in a heartbeat by the clock of the node's host (Unix time); none if it has none.
@@ -56,6 +58,7 @@ impl NodeReport {
                 "applied" => report.applied = number(),
                 "behind" => report.behind = number(),
                 "peers" => report.peers = number(),
+                "packed" => report.packed = number(),
                 _ => {}
             }
         }
@@ -83,6 +86,7 @@ impl Display for NodeReport {
             ("applied", self.applied),
             ("behind", self.behind),
             ("peers", self.peers),
+            ("packed", self.packed),
         ] {
             if let Some(value) = value {
                 write!(f, "{separator}{name}={value}")?;
@@ -109,6 +113,7 @@ mod tests {
             applied: Some(65),
             behind: Some(0),
             peers: Some(123_456),
+            packed: Some(1),
         }
     }
 

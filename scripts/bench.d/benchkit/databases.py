@@ -96,10 +96,10 @@ class Redis(Database):
     program = "redis-server"
     package = "redis-server"
 
-    def __init__(self, folder):
+    def __init__(self, folder, *settings):
         super().__init__(folder)
         words = ["--bind", "127.0.0.1", "--port", self.port, "--save", "", "--enable-debug-command", "yes"]
-        self._start([self.program, *words])
+        self._start([self.program, *words, *settings])
 
     @property
     def url(self):
