@@ -224,3 +224,35 @@ fn the_example_of_a_storage_driver_is_short() {
     };
     assert!(of("driver.rs") + of("file.rs") < 250);
 }
+
+/// The cases and options of `scripts/bench` that pages name exist.
+#[test]
+fn commands_that_measure_exist() {
+    let scripts = root().join("scripts");
+    let shared = read(&scripts.join("bench"));
+    let mut commands = 0;
+    for page in ["docs/bench.md", "docs/scaling.md"] {
+        let text = read(&root().join(page));
+        for command in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("scripts/bench "))
+        {
+            let words = command.split('#').next().unwrap_or_default();
+            let mut words = words.split_whitespace();
+            let case = words.next().expect("a case");
+            if case == "--help" {
+                continue;
+            }
+            let options = read(&scripts.join(format!("bench.d/cases/{case}.py")));
+            for option in words.filter(|word| word.starts_with("--")) {
+                let declared = format!("add_argument(\"{option}\"");
+                assert!(
+                    options.contains(&declared) || shared.contains(&declared),
+                    "{page}: scripts/bench {command}"
+                );
+            }
+            commands += 1;
+        }
+    }
+    assert!(commands > 10, "{commands} commands were found");
+}

@@ -94,13 +94,7 @@ pub fn run(
             let peer = population.peer(turn);
             let source = &mut sources[source as usize];
             let transaction = number as u32;
-            source.announce(
-                population,
-                &peer,
-                transaction,
-                EVENT_NONE,
-                pace.lap + lap,
-            );
+            source.announce(population, &peer, transaction, EVENT_NONE, pace.lap + lap);
         }
         tally.sent = until;
         for source in &mut sources {
@@ -164,7 +158,10 @@ mod tests {
         assert_eq!(first[6], (0, 6, 0));
         let two = Turns::new(&population, 3, 2);
         let taken: Vec<_> = (0..5).map(|number| two.of(number)).collect();
-        assert_eq!(taken, [(0, 0, 0), (1, 1, 0), (3, 3, 0), (4, 4, 0), (0, 6, 0)]);
+        assert_eq!(
+            taken,
+            [(0, 0, 0), (1, 1, 0), (3, 3, 0), (4, 4, 0), (0, 6, 0)]
+        );
         assert_eq!(two.of(two.peers), (0, 0, 1));
         assert!((0..two.peers).all(|number| two.of(number).1 < population.peers));
     }

@@ -651,7 +651,7 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
     #[test]
     fn the_line_of_a_peer_has_its_text_as_a_member() {
         let mut members = Vec::new();
-        let text = encode_with(&changes(), |change, part| {
+        let text = encode_with(changes().iter(), |change, part| {
             members.push((change.key, member_of(part)));
         });
         assert_eq!(text, GOLDEN);

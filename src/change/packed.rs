@@ -241,7 +241,11 @@ mod tests {
         // Where a swarm ends, nothing is missing.
         let ends = |length: usize| unpack(&packed[..length]).is_ok();
         let whole: Vec<usize> = (1..packed.len()).filter(|length| ends(*length)).collect();
-        assert_eq!(whole.len(), 4, "after the head, and after each swarm: {whole:?}");
+        assert_eq!(
+            whole.len(),
+            4,
+            "after the head, and after each swarm: {whole:?}"
+        );
         let mut newer = packed.clone();
         newer[0] = 2;
         assert_eq!(unpack(&newer), Err(NotPacked));

@@ -18,6 +18,11 @@ FORM_SECONDS_MAX = 30
 # A user may be in a popular swarm with more clients than is usual.
 CLIENTS_MAX = 100
 
+# At rest, the database writes no more rows in a second (leases, the numbers of batches), twice in a row.
+REST_ROWS_MAX = 20
+REST_LOOKS = 2
+REST_SECONDS_MAX = 300
+
 # What MariaDB counts of the rows that it writes.
 ROWS = ("Innodb_rows_inserted", "Innodb_rows_updated", "Innodb_rows_deleted")
 
@@ -123,6 +128,18 @@ class Cluster:
         names = ", ".join(f"'{name}'" for name in ROWS)
         lines = self._mariadb.sql(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({names})").splitlines()[1:]
         return sum(int(line.split()[1]) for line in lines)
+
+    def wait_for_rest(self):
+        """Waits until storage has what was announced, so that only what nodes do all the time goes on."""
+        deadline = time.monotonic() + REST_SECONDS_MAX
+        rests, before = 0, self.rows()
+        while rests < REST_LOOKS:
+            if time.monotonic() > deadline:
+                raise Fault(f"storage is still at work {REST_SECONDS_MAX} s after the load ended")
+            time.sleep(1)
+            now = self.rows()
+            rests = rests + 1 if now - before <= REST_ROWS_MAX else 0
+            before = now
 
     def _write_config(self, number):
         folder = self.folder / f"node-{number}"

@@ -26,9 +26,6 @@ MODES = ("public", "private")
 # Private records are young, and their replies wait, for five seconds; and the last batches are applied.
 SETTLE_SECONDS = 6
 
-# More than the journal, storage and the other nodes need to finish what was announced.
-FINISH_SECONDS = 3
-
 LOST_MAX = 0.01
 
 COLUMNS = [
@@ -98,14 +95,15 @@ def measure(mode, nodes, mariadb, folder, options):
         note(f"{case(mode, nodes)}: {options.peers} peers join")
         load.fill(cluster.nodes)
         time.sleep(SETTLE_SECONDS)
+        cluster.wait_for_rest()
         figures = {"memory": (memory(cluster) - before) / options.peers}
         idle = Window(cluster)
-        time.sleep(options.seconds + FINISH_SECONDS)
+        time.sleep(options.seconds)
         idle.close()
         figures |= of_all(cluster, load, idle, options)
-        figures |= of_one(cluster, load, idle, options) if nodes > 1 else of_none(figures)
+        figures["other_us"] = of_one(cluster, load, idle, options) if nodes > 1 else 0
         figures["own_us"] -= (nodes - 1) * figures["other_us"]
-        figures["even"] = 1 + figures["own_us"] / figures["other_us"] if nodes > 1 else 0
+        figures["even"] = 1 + figures["own_us"] / max(figures["other_us"], 0.01) if nodes > 1 else 0
         figures |= propagation(cluster, load, probed, options)
         return figures
 
@@ -155,7 +153,7 @@ def play(cluster, load, idle, options, lap, only=None):
     nodes = len(cluster.nodes)
     rate = options.rate * (only or nodes) // nodes
     result = load.paced(cluster.nodes, options.seconds, rate, lap, only)
-    time.sleep(FINISH_SECONDS)
+    cluster.wait_for_rest()
     window.close()
     if result["lost"] > result["sent"] * LOST_MAX:
         raise Fault(f"{result['lost']} of {result['sent']} announces had no answer: try a lower --rate")
@@ -180,14 +178,10 @@ def of_all(cluster, load, idle, options):
 
 
 def of_one(cluster, load, idle, options):
-    """The last node has none, and follows."""
+    """CPU for each of them where the last node has none, and follows."""
     last = len(cluster.nodes) - 1
     used, announces, _ = play(cluster, load, idle, options, lap=1000, only=last)
-    return {"other_us": max(used[f"node {last}"] * 1e6 / announces, 0.01)}
-
-
-def of_none(_):
-    return {"other_us": 0}
+    return used[f"node {last}"] * 1e6 / announces
 
 
 def propagation(cluster, load, probed, options):

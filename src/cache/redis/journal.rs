@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 
+use super::commands::{Commands, Script};
 use super::derived::{Derived, EntryText};
 use super::link::RedisLink;
 use super::session::RedisSession;
@@ -239,14 +240,28 @@ pub(super) async fn trim(
     link.session().await?.one(command).await.map(drop)
 }
 
+/// The id of the last entry that a stream ever had. The reply to `XINFO` also has its first and last entry, some
+/// megabytes, which nodes that wait for each other's batches would read every second.
+static LAST_ID: Script = Script::new(
+    r"
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if info.err then
+    if string.find(info.err, 'no such key', 1, true) then return '0-0' end
+    return info
+end
+for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+return false
+",
+);
+
 pub(super) async fn last_kept(link: &RedisLink, node: &str) -> Result<u64, CacheError> {
-    let session = link.session().await?;
-    let Some(info) = stream_info(&session, &keys::journal(node)).await? else {
-        return Ok(0);
-    };
-    info.into_iter()
-        .find(|(name, _)| name == "last-generated-id")
-        .and_then(|(_, id)| number_of(&reply::text(id)?))
+    let mut commands = Commands::with_script(&LAST_ID);
+    commands.push(LAST_ID.call(&keys::journal(node)));
+    let replies = link.session().await?.run(commands).await?;
+    let id = replies.into_iter().next().and_then(reply::text);
+    id.and_then(|id| number_of(&id))
         .ok_or_else(|| link.unexpected("XINFO"))
 }
 

@@ -11,9 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
-use crate::cache::{
-    Cache, CacheError, Membership, NodeReport, Replayed, STOPPED, SharedPeer,
-};
+use crate::cache::{Cache, CacheError, Membership, NodeReport, Replayed, STOPPED, SharedPeer};
 use crate::change::{Batch, Change, Member, packed};
 use crate::node::Node;
 use crate::tracker::{Mode, Tracker};
@@ -356,10 +354,7 @@ fn behind(signs: &HashMap<String, String>, positions: &HashMap<String, u64>) -> 
 /// Whether all other nodes read public peers in packed form. Those that have stopped read nothing.
 fn read_packed(signs: &HashMap<String, String>) -> bool {
     let reads = |sign: &String| NodeReport::of(sign).packed >= Some(packed::VERSION.into());
-    signs
-        .values()
-        .filter(|sign| *sign != STOPPED)
-        .all(reads)
+    signs.values().filter(|sign| *sign != STOPPED).all(reads)
 }
 
 impl FollowedJournal {
