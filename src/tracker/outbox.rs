@@ -195,7 +195,7 @@ impl Outbox {
         if *self.durable_up_to.borrow() >= ticket.0 {
             return;
         }
-        self.urgent.notify_one();
+        self.hurry();
         let mut durable_up_to = self.durable_up_to.subscribe();
         // Fails only if the sender is gone, and that is part of `self`.
         let _ = durable_up_to.wait_for(|&drain| drain >= ticket.0).await;
@@ -212,7 +212,12 @@ impl Outbox {
         self.durable(Ticket(last)).await;
     }
 
-    /// Waits until a reply waits for a drain.
+    /// Asks the journal to drain without delay: a reply waits, or other nodes lack a newcomer.
+    pub fn hurry(&self) {
+        self.urgent.notify_one();
+    }
+
+    /// Waits until a drain without delay is asked for.
     pub async fn wanted(&self) {
         self.urgent.notified().await;
     }

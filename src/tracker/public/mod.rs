@@ -134,6 +134,9 @@ impl PublicTracker {
             }
         }
         self.share_guest(shard, info_hash, context, is_counted);
+        if before.is_none() && self.common.is_shared {
+            self.common.outbox.hurry();
+        }
         let want = context.want(rules, work);
         swarm.select(
             context.endpoint,

@@ -20,6 +20,7 @@ mod listed;
 mod moves;
 mod older;
 pub mod pair;
+mod propagation;
 mod renamed;
 mod replaced;
 mod restored;
