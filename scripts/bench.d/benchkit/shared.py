@@ -24,7 +24,7 @@ REST_LOOKS = 2
 REST_SECONDS_MAX = 300
 
 # What MariaDB counts of the rows that it writes.
-ROWS = ("Innodb_rows_inserted", "Innodb_rows_updated", "Innodb_rows_deleted")
+ROWS = ("Handler_write", "Handler_update", "Handler_delete")
 
 
 class Cache:
@@ -127,6 +127,8 @@ class Cluster:
         """Rows that the database has inserted, updated and deleted since its start."""
         names = ", ".join(f"'{name}'" for name in ROWS)
         lines = self._mariadb.sql(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({names})").splitlines()[1:]
+        if len(lines) != len(ROWS):
+            raise Fault(f"MariaDB does not say how many rows it has written: {lines}")
         return sum(int(line.split()[1]) for line in lines)
 
     def wait_for_rest(self):
