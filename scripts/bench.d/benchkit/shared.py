@@ -23,6 +23,8 @@ REST_ROWS_MAX = 20
 REST_LOOKS = 2
 REST_SECONDS_MAX = 300
 
+SWARMS_SAMPLED = 2000
+
 # What MariaDB counts of the rows that it writes.
 ROWS = ("Handler_write", "Handler_update", "Handler_delete")
 
@@ -64,6 +66,16 @@ class Cache:
             sums["bytes_out"] += int(stats["total_net_output_bytes"])
             sums["cpu_seconds"] += server.cpu_seconds()
         return sums
+
+    def peer_bytes(self):
+        """Memory of Redis for a peer in its swarm: the mean of some."""
+        size = peers = 0
+        for server in self.servers:
+            with Connection(server.port) as redis:
+                for key in redis.keys("t:p:*")[:SWARMS_SAMPLED]:
+                    size += redis.ask("MEMORY", "USAGE", key)
+                    peers += redis.ask("HLEN", key)
+        return size / peers
 
     def journals(self):
         """The last number of each journal, with the server that has it."""

@@ -43,6 +43,7 @@ COLUMNS = [
     Column("changes", "changes", "changes/announce", "{:.2f}", suffix=", changes in the journal"),
     Column("journal", "journal bytes", "bytes/announce", "{:,.0f}", suffix=", bytes of the journal"),
     Column("memory", "bytes a peer", "bytes/peer", "{:,.0f}", suffix=", memory of a node for a peer"),
+    Column("redis_memory", "in Redis", "bytes/peer", "{:,.0f}", suffix=", memory of Redis for a peer"),
 ]
 
 
@@ -96,7 +97,7 @@ def measure(mode, nodes, mariadb, folder, options):
         load.fill(cluster.nodes)
         time.sleep(SETTLE_SECONDS)
         cluster.wait_for_rest()
-        figures = {"memory": (memory(cluster) - before) / options.peers}
+        figures = {"memory": (memory(cluster) - before) / options.peers, "redis_memory": cache.peer_bytes()}
         idle = Window(cluster)
         time.sleep(options.seconds)
         idle.close()

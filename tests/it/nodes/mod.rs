@@ -19,6 +19,7 @@ mod late;
 mod listed;
 mod moves;
 mod older;
+mod packed;
 pub mod pair;
 mod propagation;
 mod renamed;
