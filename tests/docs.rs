@@ -245,7 +245,7 @@ fn commands_that_measure_exist() {
             }
             let options = read(&scripts.join(format!("bench.d/cases/{case}.py")));
             for option in words.filter(|word| word.starts_with("--")) {
-                let declared = format!("add_argument(\"{option}\"");
+                let declared = format!("\"{option}\"");
                 assert!(
                     options.contains(&declared) || shared.contains(&declared),
                     "{page}: scripts/bench {command}"
