@@ -1,7 +1,7 @@
 //! The documents agree with each other and with the sources: links, alerts, the functions that
 //! CONTRIBUTING.md names, and the rules that comments name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -223,4 +223,116 @@ fn the_example_of_a_storage_driver_is_short() {
         read(&path).lines().count()
     };
     assert!(of("driver.rs") + of("file.rs") < 250);
+}
+
+/// The cases and options of `scripts/bench` that pages name exist.
+#[test]
+fn commands_that_measure_exist() {
+    let scripts = root().join("scripts");
+    let shared = read(&scripts.join("bench"));
+    let mut commands = 0;
+    for page in ["docs/bench.md", "docs/scaling.md"] {
+        let text = read(&root().join(page));
+        for command in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("scripts/bench "))
+        {
+            let words = command.split('#').next().unwrap_or_default();
+            let mut words = words.split_whitespace();
+            let case = words.next().expect("a case");
+            if case == "--help" {
+                continue;
+            }
+            let options = read(&scripts.join(format!("bench.d/cases/{case}.py")));
+            for option in words.filter(|word| word.starts_with("--")) {
+                let declared = format!("\"{option}\"");
+                assert!(
+                    options.contains(&declared) || shared.contains(&declared),
+                    "{page}: scripts/bench {command}"
+                );
+            }
+            commands += 1;
+        }
+    }
+    assert!(commands > 10, "{commands} commands were found");
+}
+
+/// The rows of the tables of a page, cell by cell.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("| "));
+    lines
+        .map(|line| {
+            line.trim_end_matches('|')
+                .split('|')
+                .map(str::trim)
+                .collect()
+        })
+        .collect()
+}
+
+/// What a formula of numbers, names, `+ - * /` and parentheses comes to, from left to right, with a blank between its
+/// words.
+struct Formula<'a> {
+    words: std::iter::Peekable<std::str::SplitWhitespace<'a>>,
+    known: &'a BTreeMap<String, f64>,
+}
+
+impl Formula<'_> {
+    fn sum(&mut self) -> f64 {
+        let mut sum = self.product();
+        while let Some(sign) = self.words.next_if(|word| matches!(*word, "+" | "-")) {
+            let next = self.product();
+            sum += if sign == "+" { next } else { -next };
+        }
+        sum
+    }
+
+    fn product(&mut self) -> f64 {
+        let mut product = self.value();
+        while let Some(sign) = self.words.next_if(|word| matches!(*word, "*" | "/")) {
+            let next = self.value();
+            product *= if sign == "*" { next } else { 1.0 / next };
+        }
+        product
+    }
+
+    fn value(&mut self) -> f64 {
+        let word = self.words.next().expect("a value");
+        if word == "(" {
+            let sum = self.sum();
+            assert_eq!(self.words.next(), Some(")"));
+            return sum;
+        }
+        let number = word.parse().ok();
+        number
+            .or_else(|| self.known.get(word).copied())
+            .unwrap_or_else(|| panic!("{word} is no number and was not given before"))
+    }
+}
+
+/// In docs/scaling.md, rows `name | value | …` give numbers, and rows `name | formula | value | …` what follows from
+/// them and from rows before, to within two in a hundred.
+#[test]
+fn the_plan_for_many_nodes_is_what_its_formulas_come_to() {
+    let page = read(&root().join("docs/scaling.md"));
+    let mut known = BTreeMap::new();
+    let mut computed = 0;
+    for row in rows(&page) {
+        let cell = |at: usize| row.get(at).map_or("", |cell| cell.trim_matches('`'));
+        let number = |at: usize| cell(at).replace(',', "").parse::<f64>().ok();
+        let is_name = row.first().is_some_and(|name| name.starts_with('`'));
+        let (Some(value), true) = (number(1).or(number(2)), is_name) else {
+            continue;
+        };
+        if number(1).is_none() {
+            let words = cell(1).split_whitespace().peekable();
+            let known = &known;
+            let found = Formula { words, known }.sum();
+            let is_near = (found - value).abs() <= 0.02 * found.abs();
+            assert!(is_near, "{}: {value} is not {found}", cell(0));
+            computed += 1;
+        }
+        known.insert(cell(0).to_owned(), value);
+    }
+    assert!(computed > 10, "{computed} formulas were found");
 }

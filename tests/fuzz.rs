@@ -52,6 +52,11 @@ fn http_query() {
 }
 
 #[test]
+fn packed_guests() {
+    run("packed_guests");
+}
+
+#[test]
 fn private_announces() {
     run("private_announces");
 }

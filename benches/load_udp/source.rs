@@ -56,16 +56,19 @@ pub enum Said {
     Failed(String),
 }
 
-/// Opens as many addresses as the population has, from `first` on, and connects them.
+/// Opens as many addresses as the population has, from `first` on, and connects them to the servers in turn.
 pub fn open(
-    server: SocketAddr,
+    servers: &[SocketAddr],
     first: Ipv4Addr,
     population: &Population,
 ) -> anyhow::Result<Vec<Source>> {
     let mut received = Received::default();
     let own = |number| Ipv4Addr::from(first.to_bits().wrapping_add(number as u32));
     (0..population.sources)
-        .map(|number| Source::open(server, own(number), &mut received))
+        .map(|number| {
+            let server = servers[number as usize % servers.len()];
+            Source::open(server, own(number), &mut received)
+        })
         .collect()
 }
 

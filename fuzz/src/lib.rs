@@ -10,6 +10,7 @@ mod bencode;
 mod http_head;
 mod http_path;
 mod http_query;
+mod packed_guests;
 mod proxy_header;
 mod replies;
 mod udp_packet;
@@ -19,6 +20,7 @@ pub use bencode::bencode;
 pub use http_head::http_head;
 pub use http_path::http_path;
 pub use http_query::http_query;
+pub use packed_guests::packed_guests;
 pub use proxy_header::proxy_header;
 pub use replies::{failures, replies};
 pub use udp_packet::udp_packet;
@@ -33,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("http_head", http_head),
     ("http_path", http_path),
     ("http_query", http_query),
+    ("packed_guests", packed_guests),
     ("private_announces", private_announces),
     ("proxy_header", proxy_header),
     ("public_announces", public_announces),

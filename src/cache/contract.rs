@@ -46,6 +46,7 @@ pub async fn run<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
 /// the cache belongs, and notes of replayed journals.
 pub async fn run_core<F: Future<Output = Arc<dyn Cache>>>(open: impl Fn() -> F) {
     batches_are_kept_until_they_are_applied(&*open().await).await;
+    packed_batches_are_kept_whole(&*open().await).await;
     a_batch_is_kept_once(&*open().await).await;
     batches_of_another_generation_are_refused(&*open().await).await;
     followers_are_woken(open().await).await;
@@ -98,6 +99,18 @@ async fn batches_are_kept_until_they_are_applied(cache: &dyn Cache) {
     cache.trim_journal("node-b", Some(7)).await.unwrap();
     assert_eq!(kept(cache, NODE, 0, 100).await, []);
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 40, "it is remembered");
+}
+
+async fn packed_batches_are_kept_whole(cache: &dyn Cache) {
+    for (number, is_read_by_all) in [(1, true), (2, false)] {
+        cache.pack_guests(is_read_by_all);
+        keep(cache, &[batch(number, all_kinds(number))]).await;
+        let mut kept = kept(cache, NODE, number - 1, 10).await;
+        let changes = kept.pop().map(|batch| batch.changes).unwrap_or_default();
+        let given = all_kinds(number);
+        assert_eq!(changes.len(), given.len());
+        assert!(given.iter().all(|change| changes.contains(change)));
+    }
 }
 
 async fn a_batch_is_kept_once(cache: &dyn Cache) {

@@ -220,6 +220,10 @@ pub trait CacheUpkeep: Send + Sync + 'static {
         None
     }
 
+    /// Whether all running nodes read public peers in a packed form ([`packed`](crate::change::packed)): if so, batches
+    /// may be kept in it. The default keeps to one form.
+    fn pack_guests(&self, _is_read_by_all: bool) {}
+
     // --- what is kept too long, or is wrong ---
 
     /// Scans some swarms from `cursor` on, and removes peers whose last announce is before these times

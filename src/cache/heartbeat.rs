@@ -29,6 +29,8 @@ pub struct NodeReport {
     pub behind: Option<u64>,
     /// Peers in its memory.
     pub peers: Option<u64>,
+    /// The latest packed form of public peers that it reads ([`packed`](crate::change::packed)).
+    pub packed: Option<u64>,
 }
 
 /// The time in a heartbeat by the clock of the node's host (Unix time); none if it has none.
@@ -62,6 +64,7 @@ impl NodeReport {
                 "applied" => report.applied = number(),
                 "behind" => report.behind = number(),
                 "peers" => report.peers = number(),
+                "packed" => report.packed = number(),
                 _ => {}
             }
         }
@@ -93,6 +96,7 @@ impl Display for NodeReport {
             ("applied", self.applied),
             ("behind", self.behind),
             ("peers", self.peers),
+            ("packed", self.packed),
         ] {
             if let Some(value) = value {
                 write!(f, "{separator}{name}={value}")?;
@@ -120,6 +124,7 @@ mod tests {
             applied: Some(65),
             behind: Some(0),
             peers: Some(123_456),
+            packed: Some(1),
         }
     }
 

@@ -41,13 +41,16 @@ pub struct Malformed {
 
 /// Encodes changes, a line each.
 pub fn encode(changes: &[Change]) -> String {
-    encode_with(changes, |_, _| ())
+    encode_with(changes.iter(), |_, _| ())
 }
 
 /// The same; passes each private peer to `see` with the part of its line that [`encode_member`] writes after the version:
 /// who needs both does not pay twice.
-pub fn encode_with(changes: &[Change], mut see: impl FnMut(&PeerChange, &str)) -> String {
-    let mut line = Line::with_capacity(changes.iter().map(length_of).sum());
+pub fn encode_with<'a>(
+    changes: impl Iterator<Item = &'a Change> + Clone,
+    mut see: impl FnMut(&PeerChange, &str),
+) -> String {
+    let mut line = Line::with_capacity(changes.clone().map(length_of).sum());
     for change in changes {
         match change {
             Change::Peer(change) => {
@@ -648,7 +651,7 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
     #[test]
     fn the_line_of_a_peer_has_its_text_as_a_member() {
         let mut members = Vec::new();
-        let text = encode_with(&changes(), |change, part| {
+        let text = encode_with(changes().iter(), |change, part| {
             members.push((change.key, member_of(part)));
         });
         assert_eq!(text, GOLDEN);

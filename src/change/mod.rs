@@ -3,6 +3,7 @@
 mod age;
 pub mod codec;
 pub mod journals;
+pub mod packed;
 pub mod sums;
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -202,6 +203,16 @@ pub fn shared_family(dip_up: Option<i64>, dip_down: Option<i64>) -> Option<bool>
 }
 
 // === impl Change ===
+
+impl Change {
+    /// The public peer that it is about, if it is.
+    pub fn guest(&self) -> Option<&GuestChange> {
+        match self {
+            Self::Guest(guest) => Some(guest),
+            _ => None,
+        }
+    }
+}
 
 impl From<PeerChange> for Change {
     fn from(change: PeerChange) -> Self {

@@ -802,11 +802,12 @@ async fn a_damaged_journal_entry_is_named() {
     let redis = Redis::start();
     let cache = open(&redis.url());
     for entry in [
-        ["1-0", "changes", "x"],
-        ["2-0", "other", "x"],
-        ["3-3", "changes", ""],
+        &["1-0", "changes", "x"][..],
+        &["2-0", "other", "x"],
+        &["3-3", "changes", ""],
+        &["4-0", "changes", "", "guests", "x"],
     ] {
-        redis.cli(&[&["XADD", "t:journal:node-b"], &entry[..]].concat());
+        redis.cli(&[&["XADD", "t:journal:node-b"], entry].concat());
         let text = broken(cache.kept("node-b", 0, 10, Duration::ZERO).await);
         assert!(
             text.contains("t:journal:node-b") && text.contains(entry[0]),
@@ -820,6 +821,64 @@ async fn a_damaged_journal_entry_is_named() {
         cache.kept("node-b", 0, 10, Duration::ZERO).await.unwrap(),
         []
     );
+}
+
+#[tokio::test]
+async fn public_peers_are_packed_once_all_nodes_read_that() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    let generation = cache.ping().await.unwrap();
+    let snatch = Change::Snatches {
+        info_hash: InfoHash([2; 20]),
+        count: 1,
+    };
+    let mut batches = Vec::new();
+    for (number, is_read_by_all) in [(1, false), (2, true), (3, false)] {
+        let mut next = (*batch(number)).clone();
+        next.changes.insert(0, snatch.clone());
+        cache.pack_guests(is_read_by_all);
+        cache
+            .keep(generation, &[Arc::new(next.clone())])
+            .await
+            .unwrap();
+        batches.push(next);
+    }
+    let kept = cache.kept(NODE, 0, 10, Duration::ZERO).await.unwrap();
+    assert_eq!(kept, batches);
+    let key = format!("t:journal:{NODE}");
+    let entry = |number| redis.cli(&["XRANGE", &key, number, number]);
+    assert!(entry("1").contains("guest1") && entry("3").contains("guest1"));
+    let packed = entry("2");
+    assert!(packed.contains("guests"), "{packed}");
+    assert!(!packed.contains("guest1") && packed.contains("snatch1"));
+    let peers = cache.peers(&[InfoHash([1; 20])]).await.unwrap();
+    assert_eq!(peers[0].1.len(), 1, "the swarm has it as always");
+}
+
+#[tokio::test]
+async fn asking_for_the_last_batch_does_not_read_it() {
+    let redis = Redis::start();
+    let cache = open(&redis.url());
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
+    let generation = cache.ping().await.unwrap();
+    let changes = vec![batch(1).changes[0].clone(); 5000];
+    let large = Batch {
+        changes,
+        ..(*batch(1)).clone()
+    };
+    cache.keep(generation, &[Arc::new(large)]).await.unwrap();
+    let sent = || {
+        let stats = redis.cli(&["INFO", "stats"]);
+        let line = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.and_then(|bytes| bytes.trim().parse::<u64>().ok())
+            .expect("the bytes that Redis sent")
+    };
+    let before = sent();
+    assert_eq!(cache.last_kept(NODE).await.unwrap(), 1);
+    let bytes = sent() - before;
+    assert!(bytes < 100_000, "{bytes} bytes; the batch has some 600,000");
 }
 
 #[tokio::test]

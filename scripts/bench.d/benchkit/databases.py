@@ -14,6 +14,9 @@ START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
 LOG_TAIL_BYTES = 2000
 
+# In a cluster, a Redis also listens 10,000 ports higher.
+REDIS_PORT_MAX = 55_535
+
 
 class Database:
     """What both kinds of server have in common: start, wait until it answers, stop."""
@@ -96,10 +99,12 @@ class Redis(Database):
     program = "redis-server"
     package = "redis-server"
 
-    def __init__(self, folder):
+    def __init__(self, folder, *settings):
         super().__init__(folder)
+        while self.port > REDIS_PORT_MAX:
+            self.port = free_port()
         words = ["--bind", "127.0.0.1", "--port", self.port, "--save", "", "--enable-debug-command", "yes"]
-        self._start([self.program, *words])
+        self._start([self.program, *words, *settings])
 
     @property
     def url(self):

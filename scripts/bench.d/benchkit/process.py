@@ -87,6 +87,11 @@ class Server:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def thread_seconds(self):
+        """The CPU time of its present threads, to the nanosecond; `cpu_seconds` counts in hundredths of a second."""
+        folder = pathlib.Path(f"/proc/{self._process.pid}/task")
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in folder.iterdir()) / 1e9
+
     def memory(self):
         """Resident bytes, and the same with what is shared with others counted in part."""
         folder = pathlib.Path(f"/proc/{self._process.pid}")

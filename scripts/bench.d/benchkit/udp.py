@@ -13,6 +13,9 @@ from .process import TARGET
 # How long a load may take beyond its duration.
 SECONDS_MAX = 900
 
+# What a load that shares its core rests between two looks at its sockets.
+REST_US = 200
+
 
 def pinned(command, core, seconds=0):
     """Runs a program on a core; returns its output and its CPU seconds."""
@@ -59,13 +62,21 @@ class Load:
         """Announces at a fixed pace."""
         return self._play(server, "rate", "--seconds", seconds, "--rate", rate)
 
+    def paced(self, servers, seconds, rate, lap, only=None):
+        """Announces to several nodes at a fixed pace, if asked for only to the first so many, on a core that others need."""
+        words = ["--seconds", seconds, "--rate", rate, "--lap", lap, "--rest-us", REST_US]
+        words += ["--only", only] if only else []
+        return self._play(servers, "rate", *words)
+
     def _play(self, server, *words):
         text, cpu = self._start(*words, server=server)
         return json.loads(text) | {"cpu_seconds": cpu}
 
     def _start(self, *words, server=None):
         command = [TARGET / "examples" / "load_udp", *self._who]
-        command += [*self._users, "--server", f"127.0.0.1:{server.port}"] if server else []
+        if server:
+            servers = server if isinstance(server, list) else [server]
+            command += [*self._users, "--server", ",".join(f"127.0.0.1:{one.port}" for one in servers)]
         return pinned([*command, *words], self.core)
 
 

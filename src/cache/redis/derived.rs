@@ -12,7 +12,7 @@ use super::{keys, reply};
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::cache::{CacheError, Membership};
 use crate::change::sums::{Credited, Sum};
-use crate::change::{Change, PeerChange, SwarmCounts, codec};
+use crate::change::{Change, PeerChange, SwarmCounts, codec, packed};
 
 /// The largest number that Redis counts to.
 const COUNT_MAX: u64 = i64::MAX.cast_unsigned();
@@ -38,6 +38,13 @@ struct TorrentTally {
     sum: Sum,
 }
 
+/// The changes of a batch, as its entry in the journal has them.
+pub(super) struct EntryText {
+    pub lines: String,
+    /// Public peers that are not among the lines.
+    pub guests: Vec<u8>,
+}
+
 impl Derived {
     /// Only the present counters of swarms.
     pub(super) fn of_counts(counts: &[(InfoHash, SwarmCounts)]) -> Self {
@@ -59,21 +66,25 @@ impl Derived {
         derived
     }
 
-    /// Adds the changes of a later batch; returns their text.
-    pub(super) fn add(&mut self, changes: &[Change]) -> String {
-        let text = codec::encode_with(changes, |change, part| {
+    /// Adds the changes of a later batch; returns them as its entry has them, public peers packed if all nodes read that.
+    pub(super) fn add(&mut self, changes: &[Change], packs_guests: bool) -> EntryText {
+        let is_line = |change: &&Change| !packs_guests || change.guest().is_none();
+        let lines = codec::encode_with(changes.iter().filter(is_line), |change, part| {
             self.add_peer(change, codec::member_of(part));
         });
+        let guests = if packs_guests {
+            packed::pack(changes)
+        } else {
+            Vec::new()
+        };
         // Snatches are left out: storage decides the credit.
-        for change in changes {
-            if let Change::Guest(guest) = change {
-                let record = &guest.record;
-                let text = record.active.then(|| codec::encode_guest(record));
-                let swarm = self.guests.entry(guest.info_hash).or_default();
-                swarm.insert(keys::guest_field(guest.address), text);
-            }
+        for guest in changes.iter().filter_map(Change::guest) {
+            let record = &guest.record;
+            let text = record.active.then(|| codec::encode_guest(record));
+            let swarm = self.guests.entry(guest.info_hash).or_default();
+            swarm.insert(keys::guest_field(guest.address), text);
         }
-        text
+        EntryText { lines, guests }
     }
 
     /// `text` is what the hash of its swarm has of it.

@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{Cmd, ServerError, Value};
 
-use super::derived::Derived;
+use super::commands::{Commands, Script};
+use super::derived::{Derived, EntryText};
 use super::link::RedisLink;
 use super::session::RedisSession;
 use super::{epoch, keys, marks, owner, reply};
 use crate::cache::{CacheError, Generation, Mark};
 use crate::change::sums::Credited;
-use crate::change::{Batch, codec};
+use crate::change::{Batch, codec, packed};
 
 /// Batches read at once: each may be some megabytes.
 const READ_MAX: u32 = 4;
@@ -28,6 +30,8 @@ pub(super) struct Streams {
     written: Mutex<HashMap<String, Generation>>,
     /// The database that they belong to; none if unknown.
     database: Mutex<Option<String>>,
+    /// All nodes read public peers in packed form.
+    packs_guests: AtomicBool,
 }
 
 /// A call of [`keep`].
@@ -79,6 +83,11 @@ impl Streams {
     pub(super) fn assign_to(&self, database: &str) {
         *self.database.lock() = Some(database.to_owned());
     }
+
+    /// From now on, public peers are packed, or not.
+    pub(super) fn pack_guests(&self, is_read_by_all: bool) {
+        self.packs_guests.store(is_read_by_all, Ordering::Relaxed);
+    }
 }
 
 // === impl Keeping ===
@@ -91,7 +100,8 @@ impl Keeping<'_> {
     async fn group(&self, batches: &[Arc<Batch>], mut is_first: bool) -> Result<(), CacheError> {
         let mut derived = Derived::default();
         for batch in batches {
-            let changes = derived.add(&batch.changes);
+            let packs_guests = self.streams.packs_guests.load(Ordering::Relaxed);
+            let changes = derived.add(&batch.changes, packs_guests);
             // If the stream is gone, this batch must not begin a new one: those before it have lower ids, and could
             // not be added any more.
             let reply = self.add(batch, &changes, is_first).await?;
@@ -135,7 +145,7 @@ impl Keeping<'_> {
     }
 
     /// Creates the stream if it is missing because it was never written to.
-    async fn begin_stream(&self, batch: &Batch, changes: &str) -> Result<(), CacheError> {
+    async fn begin_stream(&self, batch: &Batch, changes: &EntryText) -> Result<(), CacheError> {
         let generation = self.session.generation();
         let written = self.streams.written.lock().get(&batch.journal).copied();
         let now = if written == Some(generation) {
@@ -155,11 +165,11 @@ impl Keeping<'_> {
         self.add(batch, changes, false).await.map(drop)
     }
 
-    /// Adds a batch, whose changes are these as text.
+    /// Adds a batch with these changes.
     async fn add(
         &self,
         batch: &Batch,
-        changes: &str,
+        changes: &EntryText,
         only_if_there: bool,
     ) -> Result<Value, CacheError> {
         let replies = self
@@ -173,7 +183,7 @@ impl Keeping<'_> {
     }
 }
 
-fn add(batch: &Batch, changes: &str, only_if_there: bool) -> Cmd {
+fn add(batch: &Batch, changes: &EntryText, only_if_there: bool) -> Cmd {
     let mut command = redis::cmd("XADD");
     command.arg(keys::journal(&batch.journal));
     if only_if_there {
@@ -184,7 +194,10 @@ fn add(batch: &Batch, changes: &str, only_if_there: bool) -> Cmd {
         .arg("count")
         .arg(batch.changes.len())
         .arg("changes")
-        .arg(changes);
+        .arg(&changes.lines);
+    if !changes.guests.is_empty() {
+        command.arg("guests").arg(&changes.guests);
+    }
     command
 }
 
@@ -229,14 +242,28 @@ pub(super) async fn trim(
     link.session().await?.one(command).await.map(drop)
 }
 
+/// The id of the last entry that a stream ever had. The reply to `XINFO` also has its first and last entry, some
+/// megabytes, which nodes that wait for each other's batches would read every second.
+static LAST_ID: Script = Script::new(
+    r"
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if info.err then
+    if string.find(info.err, 'no such key', 1, true) then return '0-0' end
+    return info
+end
+for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+return false
+",
+);
+
 pub(super) async fn last_kept(link: &RedisLink, node: &str) -> Result<u64, CacheError> {
-    let session = link.session().await?;
-    let Some(info) = stream_info(&session, &keys::journal(node)).await? else {
-        return Ok(0);
-    };
-    info.into_iter()
-        .find(|(name, _)| name == "last-generated-id")
-        .and_then(|(_, id)| number_of(&reply::text(id)?))
+    let mut commands = Commands::with_script(&LAST_ID);
+    commands.push(LAST_ID.call(&keys::journal(node)));
+    let replies = link.session().await?.run(commands).await?;
+    let id = replies.into_iter().next().and_then(reply::text);
+    id.and_then(|id| number_of(&id))
         .ok_or_else(|| link.unexpected("XINFO"))
 }
 
@@ -355,12 +382,17 @@ fn batch(link: &RedisLink, node: &str, entry: Value) -> Result<Batch, CacheError
         ))
     };
     let number = number_of(&id).ok_or_else(|| damaged("its id does not end in -0"))?;
-    let text = fields
-        .into_iter()
-        .find(|(name, _)| name == "changes")
-        .and_then(|(_, changes)| reply::text(changes))
-        .ok_or_else(|| damaged("it has no field \"changes\""))?;
-    let changes = codec::decode(&text).map_err(|error| damaged(&error.to_string()))?;
+    let (mut lines, mut guests) = (None, Vec::new());
+    for (name, value) in fields {
+        match &*name {
+            "changes" => lines = reply::text(value),
+            "guests" => guests = reply::bytes(value).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let lines = lines.ok_or_else(|| damaged("it has no field \"changes\""))?;
+    let mut changes = codec::decode(&lines).map_err(|error| damaged(&error.to_string()))?;
+    changes.extend(packed::unpack(&guests).map_err(|error| damaged(&error.to_string()))?);
     Ok(Batch {
         journal: node.into(),
         number,

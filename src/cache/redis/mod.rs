@@ -321,6 +321,10 @@ impl CacheUpkeep for Redis {
         server::inspect(&self.link).await
     }
 
+    fn pack_guests(&self, is_read_by_all: bool) {
+        self.streams.pack_guests(is_read_by_all);
+    }
+
     fn away_part(&self) -> Option<String> {
         self.link.view()?.problem()
     }

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
-use crate::cache::{Cache, CacheError, Membership, NodeReport, Replayed, SharedPeer};
-use crate::change::{Batch, Change, Member};
+use crate::cache::{Cache, CacheError, Membership, NodeReport, Replayed, STOPPED, SharedPeer};
+use crate::change::{Batch, Change, Member, packed};
 use crate::node::Node;
 use crate::node::shared::unreadable::UnreadableJournals;
 use crate::tracker::{Mode, Tracker};
@@ -31,6 +31,13 @@ const BATCHES_AT_ONCE: u32 = 20;
 
 /// How long a read waits for another node's next batch.
 const WAIT: Duration = Duration::from_secs(1);
+
+/// The pause after a read that found something: batches that come meanwhile are read together, so that many nodes that
+/// write often don't wake this one as often for each of them.
+const POOL: Duration = Duration::from_millis(10);
+
+/// A read that found so many batches may have left some.
+const POOLED_MAX: u64 = 4;
 
 /// How often the list of nodes is read, and the pause after a failure.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -307,6 +314,7 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
         if let Ok(nodes) = cache.nodes().await {
             let mut signs: HashMap<String, String> = nodes.into_iter().collect();
             signs.remove(node.journal.name());
+            cache.pack_guests(read_packed(&signs));
             let behind = behind(&signs, &positions.lock());
             node.metrics
                 .journals_behind
@@ -346,6 +354,12 @@ fn behind(signs: &HashMap<String, String>, positions: &HashMap<String, u64>) -> 
     signs.iter().map(of_one).sum()
 }
 
+/// Whether all other nodes read public peers in packed form. Those that have stopped read nothing.
+fn read_packed(signs: &HashMap<String, String>) -> bool {
+    let reads = |sign: &String| NodeReport::of(sign).packed >= Some(packed::VERSION.into());
+    signs.values().filter(|sign| *sign != STOPPED).all(reads)
+}
+
 impl FollowedJournal {
     /// Notes a heartbeat; returns false if the journal has been off the list for long.
     fn look(&mut self, sign: Option<String>) -> bool {
@@ -378,14 +392,18 @@ async fn follow(
     let mut after = positions.lock().get(&name).copied().unwrap_or(0);
     loop {
         match step(&node, &*cache, &name, after).await {
-            Ok(next) => after = next,
+            Ok(next) => {
+                let found = next - std::mem::replace(&mut after, next);
+                positions.lock().insert(name.clone(), after);
+                if (1..POOLED_MAX).contains(&found) {
+                    tokio::time::sleep(POOL).await;
+                }
+            }
             Err(error) => {
                 unreadable.log(&name, &error, node.clock.now().mono);
                 tokio::time::sleep(LOOK_PERIOD).await;
-                continue;
             }
         }
-        positions.lock().insert(name.clone(), after);
     }
 }
 
@@ -465,5 +483,21 @@ mod tests {
         let positions = [("a#1", 4), ("b#1", 9), ("earlier#1", 7)];
         let positions = positions.map(|(journal, last)| (journal.to_owned(), last));
         assert_eq!(behind(&signs, &positions.into()), 6 + 5);
+    }
+
+    #[test]
+    fn public_peers_are_packed_once_every_running_node_reads_that() {
+        let all = |signs: &[&str]| {
+            let sign = |(number, sign): (usize, &&str)| (format!("n#{number}"), (*sign).to_owned());
+            read_packed(&signs.iter().enumerate().map(sign).collect())
+        };
+        let (reads, earlier) = (
+            "host boot ns 1 2 3 sent=1 packed=1",
+            "host boot ns 1 2 3 sent=1",
+        );
+        assert!(all(&[]) && all(&[reads, reads, STOPPED]));
+        assert!(all(&["host boot ns 1 2 3 packed=2"]), "of a later version");
+        assert!(!all(&[reads, earlier]));
+        assert!(!all(&["host boot ns 1 2 3"]) && !all(&["host boot ns 1 2 3 packed=0"]));
     }
 }

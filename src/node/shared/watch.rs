@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::base::clock::Seconds;
 use crate::cache::{self, Cache, CacheError, Generation, NodeReport, NodeStats, STOPPED, owner};
 use crate::change::journals::{is_later, node_of};
+use crate::change::packed;
 use crate::journal::{Replay, credit_rules};
 use crate::node::Node;
 use crate::node::shared::peers;
@@ -197,6 +198,7 @@ fn sign(node: &Node, count: u64, peers: u64) -> String {
         applied: Some(progress.applied),
         behind: Some(node.metrics.journals_behind.load(Ordering::Relaxed)),
         peers: Some(peers),
+        packed: Some(packed::VERSION.into()),
     };
     format!("{} {count} {} {report}", node.process.0, node.clock.wall())
 }

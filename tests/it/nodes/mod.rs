@@ -20,6 +20,7 @@ mod late;
 mod listed;
 mod moves;
 mod older;
+mod packed;
 pub mod pair;
 mod partitioned;
 mod propagation;
