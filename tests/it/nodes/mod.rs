@@ -23,6 +23,7 @@ pub mod pair;
 mod renamed;
 mod replaced;
 mod restored;
+mod returned;
 mod seeders;
 mod snatches;
 mod spill;
