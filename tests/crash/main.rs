@@ -8,17 +8,24 @@
 //! `MIKA_LAGGING_PROMOTIONS` are for several database servers. `MIKA_EARLIER` is a folder with the programs of an
 //! earlier version, and `MIKA_CYCLES` how often both nodes go back to it. `MIKA_LOAD` is the number of threads that announce,
 //! and `MIKA_SEED` repeats a run as far as time allows. `scripts/kill-test` runs them longer.
+//!
+//! `MIKA_CHAOS_FAULTS` or `MIKA_CHAOS_MINUTES`, `MIKA_CHAOS_CACHE` and `MIKA_CHAOS_DATABASE` are for the faults of `chaos`, which
+//! `scripts/chaos` sets.
 
 #![allow(clippy::print_stderr)] // the seed, without which a failure can't be followed
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod chaos;
+mod client;
 mod crowd;
 mod failover;
 mod nodes;
+mod reconcile;
 mod rolling;
 mod servers;
+mod stage;
 mod story;
 
 use std::ops::RangeInclusive;

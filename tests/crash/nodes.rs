@@ -1,25 +1,26 @@
 //! Two nodes with one Redis and one database server: one of the four is killed at a time, and is back
 //! before the next. What clients are credited with is exact, whichever node they announced to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use data_encoding::HEXUPPER;
 use fastrand::Rng;
 use serde_json::json;
 
-use crate::crowd::{self, Client, Range, Stage};
+use crate::client::Client;
+use crate::crowd;
 use crate::harness::database::Database;
 use crate::harness::http::try_get;
-use crate::harness::load::{TORRENTS, USERS_PER_THREAD, multipliers};
+use crate::harness::load::USERS_PER_THREAD;
 use crate::harness::redis::AOF;
 use crate::harness::site::{Site, settles};
 use crate::harness::{Mika, PROGRAM_DEADLINE, number, poll};
+use crate::reconcile::{Books, losses};
 use crate::seed;
+use crate::stage::{Habits, Stage, Way};
 
 /// Milliseconds between two kills, from when all answer again.
 const PAUSE: RangeInclusive<u64> = 0..=300;
@@ -29,21 +30,6 @@ const ABSENCE: RangeInclusive<u64> = 0..=1500;
 
 /// How long it may take until storage has all that was acknowledged.
 pub const SETTLED: Duration = Duration::from_secs(40);
-
-/// Seconds by which either end of a stretch of seed time may be off: nodes count whole ones, each
-/// by its own clock.
-const SECONDS_OFF: i64 = 1;
-
-/// Stories that a failure prints.
-const STORIES_MAX: usize = 3;
-
-/// Log lines of a panic or of lost batches, which none of these kills may cause.
-const LOSSES: [&str; 4] = [
-    "panicked",
-    "batch is lost",
-    "are missing",
-    "not kept any more",
-];
 
 #[derive(Clone, Copy, Debug)]
 enum Victim {
@@ -59,18 +45,6 @@ const VICTIMS: [Victim; 4] = [Victim::A, Victim::B, Victim::Redis, Victim::Datab
 pub struct Pair {
     pub site: Site,
     pub b: Mika,
-}
-
-/// What storage must have of one user and torrent, by what clients announced.
-#[derive(Default)]
-struct Wanted {
-    /// With multipliers, up and down.
-    credit: [Range; 2],
-    snatches: Range,
-    /// Unix seconds in which a client of the user seeded it, and in which one may have been taken
-    /// for a seeder.
-    seeded: BTreeSet<i64>,
-    maybe_seeded: BTreeSet<i64>,
 }
 
 #[test]
@@ -100,7 +74,7 @@ fn endure(database: Database, persistence: &[&str], variable: &str, default: u64
     let seed = seed();
     eprintln!("{variable}={kills} MIKA_LOAD={threads} MIKA_SEED={seed}");
     let mut pair = Pair::start(database, threads * USERS_PER_THREAD, persistence);
-    let stage = Stage::new(pair.ways());
+    let stage = pair.stage();
     let clients = crowd::run(&stage, threads, seed, || {
         let mut rng = Rng::with_seed(seed);
         for _ in 0..kills {
@@ -154,9 +128,14 @@ impl Pair {
         Self { site, b }
     }
 
-    pub fn ways(&self) -> [SocketAddr; crowd::WAYS] {
+    pub fn stage(&self) -> Stage {
         let b = self.b.http();
-        [self.site.mika.http(), b, v6_of(b)]
+        let ways = [("A", self.site.mika.http()), ("B", b), ("B/v6", v6_of(b))];
+        let ways = ways.map(|(name, address)| Way {
+            name: name.into(),
+            address,
+        });
+        Stage::new(ways.into(), 2, vec![[0, 2]], Habits::default())
     }
 
     pub fn stop(&mut self) {
@@ -204,22 +183,18 @@ impl Pair {
     pub fn assert_right(&self, stage: &Stage, clients: &[Client], when: &str) {
         let wrong = self.wrong(stage, clients);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
-        let wanted = wanted(clients);
+        let books = Books::new(&self.site.database, stage, clients);
+        let wanted = books.wanted.values();
         let [seeded, at_most] = [
-            wanted.values().map(|it| it.seeded.len()).sum::<usize>(),
-            wanted.values().map(|it| it.maybe_seeded.len()).sum(),
+            wanted.clone().map(|it| it.seeded.len()).sum::<usize>(),
+            wanted.map(|it| it.maybe_seeded.len()).sum(),
         ];
         let sql = "SELECT SUM(seed_time), SUM(snatches) FROM users";
         let [seed_time, snatches] = self.site.database.row(sql);
         eprintln!(
             "{when}: {snatches} snatches; {seed_time} s of seed time, clients seeded {seeded}, at most {at_most}"
         );
-        let rows = self.peers();
-        let is_there = |it: &&Client| {
-            let row = rows.get(&HEXUPPER.encode(&it.peer_id));
-            row.is_some_and(|[_, _, is_active]| *is_active > 0)
-        };
-        let stay: Vec<_> = clients.iter().filter(is_there).collect();
+        let stay = books.active();
         let at_both = stay.iter().filter(|it| it.is_at_both()).count();
         eprintln!(
             "{when}: {} peers are there until they expire, though they stopped; {at_both} of them had stopped \
@@ -230,147 +205,15 @@ impl Pair {
 
     /// What differs between storage and what clients announced.
     pub fn wrong(&self, stage: &Stage, clients: &[Client]) -> Vec<String> {
-        let mut wrong = self.wrong_clients(stage, clients);
-        wrong.extend(self.wrong_users(clients));
+        let mut wrong = Books::new(&self.site.database, stage, clients).wrong();
         for (name, mika) in [("A", &self.site.mika), ("B", &self.b)] {
-            let log = mika.log();
-            let is_loss = |line: &&str| LOSSES.iter().any(|loss| line.contains(loss));
-            let lines = log.lines().filter(is_loss);
-            wrong.extend(lines.map(|line| format!("{name}: {line}")));
+            wrong.extend(losses(name, &mika.log()));
         }
         wrong
-    }
-
-    /// Bytes client by client, with the stories of the first that are wrong.
-    fn wrong_clients(&self, stage: &Stage, clients: &[Client]) -> Vec<String> {
-        let rows = self.peers();
-        let mut wrong = Vec::new();
-        for client in clients {
-            let id = HEXUPPER.encode(&client.peer_id);
-            let [up, down, _] = rows.get(&id).copied().unwrap_or_default();
-            if client.owed[0].has(up) && client.owed[1].has(down) {
-                continue;
-            }
-            let mut text = format!(
-                "user {} torrent {} client {id}: credited {up} up and {down} down, announced {:?}",
-                client.user, client.torrent, client.owed
-            );
-            if wrong.len() < STORIES_MAX {
-                text = format!("{text}\n{}", stage.story_of(client));
-            }
-            wrong.push(text);
-        }
-        wrong
-    }
-
-    /// What storage has of each peer: bytes up and down, and whether it is active.
-    fn peers(&self) -> HashMap<String, [u64; 3]> {
-        let id = self.site.database.hex("peer_id");
-        let active = "CASE WHEN active THEN 1 ELSE 0 END";
-        let sql = format!("SELECT {id}, uploaded, downloaded, {active} FROM peers");
-        let table = self.site.database.sql(&sql);
-        let rows = table.lines().map(|line| {
-            let (id, numbers) = line.split_once('\t').expect("four columns");
-            let numbers = numbers.split('\t').map(|it| it.parse().expect("a number"));
-            let numbers: Vec<u64> = numbers.collect();
-            (id.to_owned(), numbers.try_into().expect("three numbers"))
-        });
-        rows.collect()
-    }
-
-    /// Credit, snatches and seed time user by user, and snatches torrent by torrent.
-    fn wrong_users(&self, clients: &[Client]) -> Vec<String> {
-        let wanted = wanted(clients);
-        let mut wrong = Vec::new();
-        let mut check = |what: String, found: u64, range: Range| {
-            if !range.has(found) {
-                wrong.push(format!("{what}: found {found}, wanted {range:?}"));
-            }
-        };
-        let users: BTreeSet<usize> = wanted.keys().map(|(user, _)| *user).collect();
-        for user in users {
-            let of_user = || wanted.iter().filter(|((it, _), _)| *it == user);
-            let sum = |of: fn(&Wanted) -> Range| of_user().map(|(_, it)| of(it)).sum::<Range>();
-            let [up, down, snatches, seed_time] = self.row(
-                "uploaded, downloaded, snatches, seed_time",
-                &format!("users WHERE username = 'user {user}'"),
-            );
-            check(format!("user {user} up"), up, sum(|it| it.credit[0]));
-            check(format!("user {user} down"), down, sum(|it| it.credit[1]));
-            check(
-                format!("user {user} snatches"),
-                snatches,
-                sum(|it| it.snatches),
-            );
-            let seeded = sum(|it| Range::up_to(it.maybe_seeded.len() as u64));
-            check(format!("user {user} seed time"), seed_time, seeded);
-        }
-        for torrent in 0..TORRENTS {
-            let of_torrent = wanted.iter().filter(|((_, it), _)| *it == torrent);
-            let range = of_torrent.map(|(_, it)| it.snatches).sum();
-            let rows = format!("torrents WHERE release_name = 'torrent {torrent}'");
-            let [snatches] = self.row("snatches", &rows);
-            check(format!("torrent {torrent} snatches"), snatches, range);
-        }
-        wrong
-    }
-
-    fn row<const N: usize>(&self, columns: &str, rows: &str) -> [u64; N] {
-        let sql = format!("SELECT {columns} FROM {rows}");
-        self.site.database.row::<N>(&sql).map(i64::cast_unsigned)
     }
 }
 
 /// The same port of the other family.
 fn v6_of(v4: SocketAddr) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], v4.port()))
-}
-
-/// What storage must have of each user and torrent.
-fn wanted(clients: &[Client]) -> BTreeMap<(usize, usize), Wanted> {
-    let mut all: BTreeMap<_, Wanted> = BTreeMap::new();
-    for client in clients {
-        let wanted = all.entry((client.user, client.torrent)).or_default();
-        let (up, down) = multipliers(client.torrent);
-        for ((sum, owed), multiplier) in wanted.credit.iter_mut().zip(client.owed).zip([up, down]) {
-            *sum = [*sum, owed.times(multiplier.into())].into_iter().sum();
-        }
-        if let Some(is_sure) = client.completed {
-            wanted.snatches.high = 1;
-            wanted.snatches.low |= u64::from(is_sure);
-        }
-        let around = |&(from, until): &(i64, i64)| from - SECONDS_OFF..until + SECONDS_OFF;
-        wanted.seeded.extend(client.seeded.iter().flat_map(around));
-        let both = client.seeded.iter().chain(&client.away);
-        wanted.maybe_seeded.extend(both.flat_map(around));
-    }
-    all
-}
-
-// === impl Range ===
-
-impl Range {
-    fn up_to(high: u64) -> Self {
-        Self { low: 0, high }
-    }
-
-    fn times(self, factor: u64) -> Self {
-        Self {
-            low: self.low * factor,
-            high: self.high * factor,
-        }
-    }
-
-    fn has(self, number: u64) -> bool {
-        (self.low..=self.high).contains(&number)
-    }
-}
-
-impl std::iter::Sum for Range {
-    fn sum<I: Iterator<Item = Self>>(ranges: I) -> Self {
-        ranges.fold(Self::default(), |sum, it| Self {
-            low: sum.low + it.low,
-            high: sum.high + it.high,
-        })
-    }
 }

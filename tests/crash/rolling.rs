@@ -61,7 +61,7 @@ fn nodes_of_two_versions_side_by_side_lose_or_double_no_credit() {
     // Tables and cache are those that the earlier version makes.
     let release = |mika: &mut Mika| mika.use_release(Some(&earlier));
     let mut pair = Pair::start_changed(Database::MariaDb, users + 2, &AOF, release);
-    let stage = Stage::new(pair.ways());
+    let stage = pair.stage();
     let mut rng = Rng::with_seed(seed);
     let clients = crowd::run(&stage, threads, seed, || {
         thread::sleep(SIDE_BY_SIDE);

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use crate::crowd::WAYS;
+use crate::stage::Way;
 
-/// The name of the node that a way leads to.
-const NODES: [&str; WAYS] = ["A", "B", "B/v6"];
-
-/// How long before its first and after its last announce kills concern a client.
+/// How long before its first and after its last announce faults concern a client.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// One try to announce.
@@ -22,16 +19,16 @@ pub struct Announce {
     pub answers: Vec<(usize, bool)>,
 }
 
-/// The announces of a client, and the kills meanwhile. Announces in a row are one line if they differ
+/// The announces of a client, and the faults meanwhile. Announces in a row are one line if they differ
 /// in their totals alone and were answered, or in nothing and were not.
-pub fn print(announces: &[Announce], kills: &[(Duration, String)]) -> String {
+pub fn print(announces: &[Announce], ways: &[Way], events: &[(Duration, String)]) -> String {
     let (Some(first), Some(last)) = (announces.first(), announces.last()) else {
         return "it never announced".into();
     };
     let chunks = announces.chunk_by(Announce::is_like);
-    let lines = chunks.filter_map(|chunk| Some((chunk.first()?.at, line_of(chunk)?)));
+    let lines = chunks.filter_map(|chunk| Some((chunk.first()?.at, line_of(chunk, ways)?)));
     let mut lines: Vec<(Duration, String)> = lines.collect();
-    let meanwhile = kills
+    let meanwhile = events
         .iter()
         .filter(|(at, _)| *at + MARGIN > first.at && *at < last.at + MARGIN);
     lines.extend(meanwhile.map(|(at, what)| (*at, format!("--- {what}"))));
@@ -43,12 +40,12 @@ pub fn print(announces: &[Announce], kills: &[(Duration, String)]) -> String {
 }
 
 /// One line for announces in a row.
-fn line_of(chunk: &[Announce]) -> Option<String> {
+fn line_of(chunk: &[Announce], names: &[Way]) -> Option<String> {
     let last = chunk.last()?;
     let [up, down] = last.totals;
     let ways = last.answers.iter().map(|&(way, is_answered)| {
         let answer = if is_answered { "" } else { " (no answer)" };
-        format!("{}{answer}", NODES[way])
+        format!("{}{answer}", names[way].name)
     });
     let ways: Vec<String> = ways.collect();
     let event = match last.event {

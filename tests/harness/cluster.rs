@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::net::Host;
 use super::redis::Redis;
 use super::{free_port, poll};
 
@@ -13,6 +14,9 @@ const AGREED: Duration = Duration::from_secs(60);
 /// Milliseconds without an answer until the others take a server for dead: longer than a test, so that none is on a slow
 /// machine. [`Cluster::fail_over`] does not wait for that.
 const NODE_TIMEOUT: &str = "60000";
+
+/// The port of a server's own for the other servers, where it has an address for itself.
+const BUS_PORT: &str = "16379";
 
 /// The servers: masters first, then the replica of each in the same order.
 pub struct Cluster {
@@ -37,16 +41,41 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster with a host for each server, which takes a server for dead after `node_timeout`.
+    pub fn start_in(hosts: &[Host], node_timeout: Duration, arguments: &[&str]) -> Self {
+        assert_eq!(hosts.len(), 2 * MASTERS);
+        let timeout = node_timeout.as_millis().to_string();
+        let settings = Self::settings(BUS_PORT, &timeout);
+        let all: Vec<&str> = settings
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        let servers = hosts.iter().map(|host| Redis::start_in_with(host, &all));
+        let cluster = Self {
+            servers: servers.collect(),
+        };
+        cluster.join();
+        cluster
+    }
+
     /// A server that belongs to no cluster yet.
     pub fn server(arguments: &[&str]) -> Redis {
         // The default, the port plus 10000, may be taken.
         let bus = free_port().port().to_string();
-        let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
-        all.extend(["--cluster-node-timeout", NODE_TIMEOUT]);
+        let settings = Self::settings(&bus, NODE_TIMEOUT);
+        let all: Vec<&str> = settings
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        Redis::start_with(&all)
+    }
+
+    fn settings<'a>(bus: &'a str, node_timeout: &'a str) -> Vec<&'a str> {
+        let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", bus];
+        all.extend(["--cluster-node-timeout", node_timeout]);
         all.extend(["--cluster-require-full-coverage", "no"]);
         all.extend(["--cluster-replica-validity-factor", "0"]);
-        all.extend(arguments);
-        Redis::start_with(&all)
+        all
     }
 
     fn join(&self) {

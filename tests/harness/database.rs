@@ -323,6 +323,18 @@ impl SiteDatabase {
         on!(self, |server| server.restart());
     }
 
+    /// Starts it again if it has ended by itself.
+    pub fn revive(&mut self) {
+        let has_ended = match self {
+            Self::MariaDb(server) => server.has_ended(),
+            Self::Postgres(server) => server.has_ended(),
+            _ => panic!("the database has several servers"),
+        };
+        if has_ended {
+            self.restart();
+        }
+    }
+
     /// Stops it from running; connections stay.
     pub fn pause(&self) {
         on!(self, |server| server.pause());

@@ -51,7 +51,8 @@ fn prepare(group: SocketAddr, all: &str, more: &[&str]) -> MariaDb {
     ];
     let more = more.iter().map(OsString::from);
     let options = options.into_iter().map(OsString::from).chain(more);
-    let node = MariaDb::prepare(options.collect(), ACCOUNT);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let node = MariaDb::prepare(options.collect(), ACCOUNT, folder);
     if let Some((user, group)) = account(ACCOUNT) {
         chown(node.folder(), Some(user), Some(group)).expect("root gives folders away");
         let given = Command::new("chown")

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use mika::wire::bencode::{self, Node};
+use rustix::net::sockopt::set_socket_linger;
 
 /// How long one read or write may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -53,7 +54,12 @@ pub fn escape(bytes: &[u8]) -> String {
 
 impl Connection {
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        Self::from_stream(TcpStream::connect_timeout(&address, TIMEOUT)?)
+        Self::open_within(address, TIMEOUT)
+    }
+
+    /// The same, which takes no longer than that.
+    pub fn open_within(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Self::from_stream(TcpStream::connect_timeout(&address, timeout)?)
     }
 
     /// One that exists already.
@@ -65,6 +71,12 @@ impl Connection {
             stream,
             rest: Vec::new(),
         })
+    }
+
+    /// Forgets what it has not sent when it is closed, so that nothing arrives after that.
+    pub fn forget_when_closed(&self) -> io::Result<()> {
+        set_socket_linger(&self.stream, Some(Duration::ZERO))?;
+        Ok(())
     }
 
     /// Has reads wait longer than usual.

@@ -87,12 +87,19 @@ impl MariaDb {
 
     /// A server on a host of its own network.
     pub fn start_in(host: &Host) -> Self {
-        Self::launch(&[], Some(host))
+        Self::start_in_with(host, &[])
+    }
+
+    /// The same with more options.
+    pub fn start_in_with(host: &Host, options: &[&str]) -> Self {
+        Self::launch(options, Some(host))
     }
 
     fn launch(options: &[&str], host: Option<&Host>) -> Self {
         let options = options.iter().map(OsString::from).collect();
-        let mut server = Self::prepare(options, "root");
+        let folder = host.map(Host::folder);
+        let folder = folder.unwrap_or_else(|| tempfile::tempdir().expect("a temporary folder"));
+        let mut server = Self::prepare(options, "root", folder);
         server.namespace = host.map(|host| host.namespace.clone());
         for _ in 0..PORT_ATTEMPTS {
             server.address = host.map_or_else(free_port, |host| (host.v4, PORT).into());
@@ -104,8 +111,7 @@ impl MariaDb {
     }
 
     /// A server that does not run yet.
-    pub(super) fn prepare(options: Vec<OsString>, account: &'static str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    pub(super) fn prepare(options: Vec<OsString>, account: &'static str, folder: TempDir) -> Self {
         copy(&template().join("data"), folder.path());
         Self {
             folder,
@@ -236,6 +242,11 @@ impl MariaDb {
                 .expect("a child can be waited for")
                 .is_some()
         });
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        super::has_ended(&mut self.process)
     }
 
     /// Starts it again on the same port, after [`MariaDb::kill9`] or [`MariaDb::stop`].

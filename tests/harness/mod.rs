@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod clock;
 pub mod cluster;
 pub mod database;
+pub mod disk;
 pub mod galera;
 pub mod http;
 pub mod load;
@@ -108,6 +109,18 @@ fn send(process: Pid, signal: Signal) {
             has_stopped(process)
         });
     }
+}
+
+/// Whether a process has ended by itself; if so, it is forgotten.
+fn has_ended(process: &mut Option<Child>) -> bool {
+    let status = process
+        .as_mut()
+        .map(|process| process.try_wait().expect("a child can be waited for"));
+    let has_ended = matches!(status, Some(Some(_)));
+    if has_ended {
+        *process = None;
+    }
+    has_ended
 }
 
 /// Whether no thread of a process runs.
@@ -218,7 +231,7 @@ impl Mika {
 
     /// Like [`Mika::prepare`], in a network namespace.
     pub fn prepare_in(host: &net::Host, http: SocketAddr, config: &Value) -> Self {
-        Self::prepare_at(http, Some(host.namespace.clone()), config)
+        Self::prepare_at(http, Some(host), config)
     }
 
     /// Like [`Mika::prepare`], with UDP at these addresses of this host, too, on the port of HTTP.
@@ -377,6 +390,20 @@ impl Mika {
 
     pub fn signal(&self, signal: Signal) {
         send(self.pid(), signal);
+    }
+
+    /// Stops it from doing anything; its connections stay.
+    pub fn pause(&self) {
+        send(self.pid(), Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        send(self.pid(), Signal::CONT);
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        has_ended(&mut self.process)
     }
 
     /// Ends the daemon as a crash would. It must not have ended by itself.
@@ -562,7 +589,7 @@ impl Mika {
         fs::write(self.path("config.json"), self.config.to_string()).expect("config.json");
     }
 
-    fn prepare_at(http: SocketAddr, namespace: Option<String>, config: &Value) -> Self {
+    fn prepare_at(http: SocketAddr, host: Option<&net::Host>, config: &Value) -> Self {
         let mut whole = json!({
             "http": { "listen": [http] },
             "udp": { "listen": [] },
@@ -572,10 +599,13 @@ impl Mika {
         });
         merge(&mut whole, config);
         let mika = Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
+            folder: host.map_or_else(
+                || tempfile::tempdir().expect("a temporary folder"),
+                net::Host::folder,
+            ),
             config: whole,
             http,
-            namespace,
+            namespace: host.map(|host| host.namespace.clone()),
             variables: Vec::new(),
             arguments: Vec::new(),
             process: None,

@@ -6,13 +6,14 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
 
 /// A bridge, and the hosts connected to it: 10.77.0.0/24 and fd00:77::/64.
 pub struct Network {
@@ -27,7 +28,12 @@ pub struct Host {
     pub namespace: String,
     pub v4: Ipv4Addr,
     pub v6: Ipv6Addr,
+    /// Where its programs keep their files, if not in the system's folder for temporary ones.
+    pub disk: Option<PathBuf>,
 }
+
+/// A hardware address that no host has: what is sent there is lost.
+const NOBODY: &str = "02:00:00:00:00:01";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -90,8 +96,11 @@ impl Network {
             namespace: format!("{}-{number}", self.name),
             v4: Ipv4Addr::new(10, 77, 0, number),
             v6: Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, number.into()),
+            disk: None,
         };
-        let Host { namespace, v4, v6 } = &host;
+        let Host {
+            namespace, v4, v6, ..
+        } = &host;
         self.run(&format!("netns add {namespace}"));
         self.namespaces.push(namespace.clone());
         self.run(&format!(
@@ -164,6 +173,30 @@ impl Host {
         if let Err(error) = ip(&format!("-n {namespace} route {verb} blackhole {address}")) {
             panic!("{error}");
         }
+    }
+
+    /// Loses all that is sent to another host, in silence and in this direction only, or no more.
+    pub fn lose(&self, to: &Self, is_on: bool) {
+        for address in [IpAddr::from(to.v4), IpAddr::from(to.v6)] {
+            let namespace = &self.namespace;
+            let change = if is_on {
+                format!("replace {address} lladdr {NOBODY} nud permanent dev eth0")
+            } else {
+                format!("del {address} dev eth0")
+            };
+            if let Err(error) = ip(&format!("-n {namespace} neigh {change}")) {
+                panic!("{error}");
+            }
+        }
+    }
+
+    /// A folder for a program of this host.
+    pub fn folder(&self) -> TempDir {
+        let folder = match &self.disk {
+            Some(disk) => tempfile::Builder::new().prefix("files-").tempdir_in(disk),
+            None => tempfile::tempdir(),
+        };
+        folder.expect("a temporary folder")
     }
 
     pub fn address(&self, family: Family) -> IpAddr {

@@ -100,7 +100,11 @@ fn server_in(namespace: &str, folder: &Path) -> Command {
 
 /// A temporary folder of the server's account.
 fn folder() -> TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    given_away(tempfile::tempdir().expect("a temporary folder"))
+}
+
+/// The same folder, now the account's.
+fn given_away(folder: TempDir) -> TempDir {
     if let Some((user, group)) = account(ACCOUNT) {
         chown(folder.path(), Some(user), Some(group)).expect("root gives folders away");
     }
@@ -170,7 +174,7 @@ impl Postgres {
 
     fn launch(options: &[&str], host: Option<&Host>) -> Self {
         let mut server = Self {
-            folder: folder(),
+            folder: host.map_or_else(folder, |host| given_away(host.folder())),
             address: free_port(),
             options: options.iter().map(OsString::from).collect(),
             namespace: host.map(|host| host.namespace.clone()),
@@ -304,6 +308,11 @@ impl Postgres {
                 .expect("a child can be waited for")
                 .is_some()
         });
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        super::has_ended(&mut self.process)
     }
 
     /// Starts it again on the same port, after [`Postgres::kill9`] or [`Postgres::stop`].

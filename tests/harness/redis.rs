@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,8 +16,15 @@ use super::{free_port, poll, send};
 /// How long a server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a rewrite of the log may take: after some that failed, Redis waits for a minute or more.
+const REWRITTEN: Duration = Duration::from_secs(180);
+
 /// How often a server is started on another port when the free one was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
+
+/// The config file of a server, which is empty until the server writes it: a server that others made a replica or a
+/// master is the same after a restart.
+const CONFIG: &str = "redis.conf";
 
 /// Where a server listens that has an address for itself.
 const PORT: u16 = 6379;
@@ -61,8 +69,15 @@ impl Redis {
 
     /// A server on a host of its own network.
     pub fn start_in(host: &Host) -> Self {
+        Self::start_in_with(host, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_in_with(host: &Host, arguments: &[&str]) -> Self {
         // Without a password, it would refuse other hosts.
-        Self::launch(&["--protected-mode", "no"], None, Some(host))
+        let mut all = vec!["--protected-mode", "no"];
+        all.extend(arguments);
+        Self::launch(&all, None, Some(host))
     }
 
     /// A server that wants a password.
@@ -73,13 +88,17 @@ impl Redis {
     fn launch(arguments: &[&str], password: Option<String>, host: Option<&Host>) -> Self {
         for attempt in 1.. {
             let mut redis = Self {
-                folder: tempfile::tempdir().expect("a temporary folder"),
+                folder: host.map_or_else(
+                    || tempfile::tempdir().expect("a temporary folder"),
+                    Host::folder,
+                ),
                 address: host.map_or_else(free_port, |host| (host.v4, PORT).into()),
                 arguments: arguments.iter().map(|&it| it.into()).collect(),
                 password: password.clone(),
                 namespace: host.map(|host| host.namespace.clone()),
                 process: None,
             };
+            File::create(redis.folder.path().join(CONFIG)).expect("a config file");
             if redis.run() {
                 return redis;
             }
@@ -107,6 +126,7 @@ impl Redis {
         };
         let process = command
             .current_dir(self.folder.path())
+            .arg(CONFIG)
             .args(["--bind", &self.address.ip().to_string(), "--save", ""])
             .args(ports)
             .args(["--unixsocket", "redis.sock"])
@@ -191,6 +211,14 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout).trim_end().into()
     }
 
+    /// Makes it a replica of another server.
+    pub fn follow(&self, master: &Self) {
+        let (ip, port) = (master.address.ip().to_string(), master.address.port());
+        let port = port.to_string();
+        assert_eq!(self.cli(&["REPLICAOF", &ip, &port]), "OK");
+        assert_eq!(self.cli(&["CONFIG", "REWRITE"]), "OK");
+    }
+
     /// Whether it was started and not killed.
     pub fn runs(&self) -> bool {
         self.process.is_some()
@@ -210,6 +238,45 @@ impl Redis {
             let info = self.cli(&["INFO", "replication"]);
             info.contains("connected_slaves:0")
         });
+    }
+
+    /// Writes its log of writes again. After a full disk, Redis 7.0 may have an unreadable one, and would not start with it.
+    pub fn rewrite_log(&self) {
+        let is_idle = || {
+            let info = self.cli(&["INFO", "persistence"]);
+            info.contains("aof_enabled:0")
+                || (info.contains("aof_rewrite_in_progress:0")
+                    && info.contains("aof_rewrite_scheduled:0"))
+        };
+        poll(REWRITTEN, "Redis has no rewrite to do", is_idle);
+        self.cli(&["BGREWRITEAOF"]);
+        poll(REWRITTEN, "Redis has rewritten its log", is_idle);
+    }
+
+    /// Cuts off what can't be read of its log of writes, as an operator does if it does not start.
+    pub fn repair_log(&self) {
+        let mut manifest = self.folder.path().join("appendonlydir");
+        manifest.push("appendonly.aof.manifest");
+        if !manifest.exists() {
+            return;
+        }
+        let mut check = Command::new("redis-check-aof")
+            .arg("--fix")
+            .arg(manifest)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-check-aof starts");
+        let mut input = check.stdin.take().expect("it asks whether it may");
+        // It does not ask if there is nothing to cut off, and may have ended.
+        let _ = input.write_all(b"y\n");
+        drop(input);
+        check.wait().expect("a child can be waited for");
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        super::has_ended(&mut self.process)
     }
 
     fn signal(&self, signal: Signal) {

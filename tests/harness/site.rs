@@ -41,7 +41,7 @@ fn with_servers(config: &Value, database: &SiteDatabase, redis: &Redis) -> Value
 }
 
 /// Users and torrents of the load, as a site's own SQL adds them.
-fn fill(database: &SiteDatabase, name: &str, users: usize) {
+pub fn fill(database: &SiteDatabase, name: &str, users: usize) {
     let mut sql = String::new();
     let quoted = (0..users).map(|user| format!("('{}', 'user {user}')", passkey(user)));
     let quoted: Vec<String> = quoted.collect();

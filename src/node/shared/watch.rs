@@ -296,6 +296,9 @@ async fn was_notified(stale: &Notify) -> bool {
 }
 
 async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    // Before the peers are read: what is in later batches may not be among them, and has to reach other nodes by the
+    // journal.
+    let applied = node.journal.progress().applied;
     peers::upload(node, cache).await?;
     if node.tracker.mode() == Mode::Private {
         // Others may have brought swarms that this node does not know.
@@ -303,7 +306,7 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     }
     // The numbers in the journals tell the next start whether the cache is behind storage. Other nodes do this
     // for their own journals: raising a number here would shut out what they are about to send again.
-    let applied = node.journal.progress().applied;
+    let applied = applied.min(node.journal.progress().applied);
     peers::catch_up(
         cache,
         &HashMap::from([(node.journal.name().to_owned(), applied)]),

@@ -27,6 +27,7 @@ mod propagation;
 mod renamed;
 mod replaced;
 mod restored;
+mod returned;
 mod seeders;
 mod snatches;
 mod spill;
