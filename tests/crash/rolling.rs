@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::crowd::{self, Stage};
+use crate::crowd;
 use crate::harness::database::Database;
 use crate::harness::http::{escape, get};
 use crate::harness::load::{USERS_PER_THREAD, info_hash, passkey};
