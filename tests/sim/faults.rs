@@ -489,7 +489,9 @@ impl Fault {
         let places: Vec<Place> = parts.iter().copied().map(Place::Cache).collect();
         self.record(format!("{kind:?}: {places:?} forget {forgets:?}"));
         if kind == CacheFlush {
-            parts.into_iter().for_each(|part| redis.flush(part));
+            for part in parts {
+                redis.flush(part);
+            }
             return;
         }
         self.world.network.set_up(&places, false);
@@ -523,7 +525,9 @@ impl Fault {
         }
         let parts = self.parts();
         self.record(format!("the parts {parts:?} of the cache are emptied"));
-        parts.into_iter().for_each(|part| redis.flush(part));
+        for part in parts {
+            redis.flush(part);
+        }
         self.wait(1, 20).await;
         self.record("Storage is back");
         world.network.set_up(&[Place::Storage], true);

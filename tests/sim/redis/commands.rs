@@ -90,7 +90,7 @@ impl Command<'_> {
     pub fn execute(mut self) -> Value {
         let reply = match self.arg(0) {
             "GET" => self.get(),
-            "SET" => self.set(),
+            "SET" => Ok(self.set()),
             "PEXPIRE" => Ok(self.expire()),
             "UNLINK" => Ok(flag(self.keys.remove(&self.args[1]))),
             "INCRBY" => self.increment(),
@@ -132,15 +132,15 @@ impl Command<'_> {
         Ok(optional(self.keys.get::<String>(self.arg(1))?))
     }
 
-    fn set(&mut self) -> Reply {
+    fn set(&mut self) -> Value {
         if self.has("NX") && self.keys.has(self.arg(1)) {
-            return Ok(Value::Nil);
+            return Value::Nil;
         }
         let until = self
             .number_after("PX")
             .map(|millis| Instant::now() + Duration::from_millis(millis));
         self.keys.set(&self.args[1], &self.args[2], until);
-        Ok(Value::Okay)
+        Value::Okay
     }
 
     fn expire(&mut self) -> Value {

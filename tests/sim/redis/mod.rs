@@ -67,7 +67,7 @@ fn block_of(pipeline: &[Vec<String>]) -> Option<Duration> {
 impl Dialer {
     /// The driver in one process.
     pub fn open(self) -> Arc<dyn Cache> {
-        let url = Secret::new(&self.redis.url());
+        let url = Secret::new(self.redis.url());
         let opened = open_redis_over(&url, Box::new(self));
         opened.unwrap_or_else(|error| panic!("the URL is right: {error}"))
     }
