@@ -157,7 +157,9 @@ fn run(trial: &mut Trial, stage: &Stage, setup: &Setup) -> Vec<String> {
             different = check::different_swarms(trial);
             different.is_none()
         });
+        note(stage, "clients have rested");
     });
+    note(stage, "clients have stopped");
     if let Some(different) = different {
         return vec![format!("with clients at rest, {different}")];
     }
@@ -174,6 +176,7 @@ fn run(trial: &mut Trial, stage: &Stage, setup: &Setup) -> Vec<String> {
         node.run();
     }
     trial.is_well();
+    note(stage, "nodes have started again");
     reconcile(trial, stage, &clients, "after another start")
 }
 
@@ -259,9 +262,15 @@ fn reconcile(trial: &Trial, stage: &Stage, clients: &[Client], when: &str) -> Ve
         kept.is_empty()
     });
     wrong.extend(kept.into_iter().map(|it| format!("{when}, {it}")));
+    note(stage, &format!("nothing is kept any more, {when}"));
     // Peers that expired may have left marks.
     wrong.extend(check::wrong(trial, &books));
     wrong
+}
+
+/// A line with the time since the beginning.
+fn note(stage: &Stage, what: &str) {
+    eprintln!("{:15.1} s  {what}", stage.start.elapsed().as_secs_f64());
 }
 
 fn report(stage: &Stage, tally: &Tally, clients: &[Client]) {
