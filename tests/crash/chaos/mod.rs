@@ -48,11 +48,15 @@ const LEARNING: Duration = Duration::from_secs(3);
 /// How long a thread rests after each announce.
 const BREATH: Duration = Duration::from_millis(25);
 
-/// How long it may take until all nodes have the same swarms, and storage all that was acknowledged.
+/// How long it may take until storage has all that was acknowledged.
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// How long it may take until all nodes have learned from each other that the last clients stopped.
 const LEFT: Duration = Duration::from_secs(10);
+
+/// How long all nodes may take until they have the same swarms when clients rest: less than `tracker.peer_ttl`, after
+/// which peers that should not be there vanish.
+const ALIKE: Duration = Duration::from_secs(25);
 
 /// How often a long run reports.
 const PROGRESS: Duration = Duration::from_secs(60);
@@ -153,7 +157,7 @@ fn run(trial: &mut Trial, stage: &Stage, setup: &Setup) -> Vec<String> {
         poll(SETTLED, "all threads rest", || {
             stage.holding.load(Ordering::Relaxed) == setup.threads
         });
-        settles(SETTLED / 2, || {
+        settles(ALIKE, || {
             different = check::different_swarms(trial);
             different.is_none()
         });
