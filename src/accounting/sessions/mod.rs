@@ -301,7 +301,9 @@ impl Sessions {
             self.current = Some(Session::begin(point));
             return Settled::default();
         };
-        if point.at < current.began {
+        // In the second in which it began, a lower total is of the session before.
+        let is_just_before = point.at == current.began && point.total < current.low && !started;
+        if point.at < current.began || is_just_before {
             return self.settle_older(point, started, max_rate);
         }
         if point.total >= current.high {

@@ -39,7 +39,7 @@ impl Sessions {
             (Some(Place::Current), _) => self.settle_current(start, stretch, by, max_rate),
             // The `started` of a session that ended: nothing is new.
             (Some(_), _) if stretch.to == start => Settled::default(),
-            (Some(place), Some(next)) if stretch.to.at < next.began => {
+            (Some(place), Some(next)) if next.is_after(stretch.to) => {
                 self.settle_ended(place, next, stretch.to, max_rate)
             }
             // The node does not know the session that followed, or there is no room for this one.
@@ -335,6 +335,12 @@ impl Session {
     /// total may be a report of the session that begins, through another node.
     pub(super) fn ended_before(&self, start: Point) -> bool {
         start.at - self.last > i64::from(self.high > start.total)
+    }
+
+    /// Whether a report that names the session before was made before this one began. In about the same second, one
+    /// that is not above `low` was.
+    fn is_after(&self, report: Point) -> bool {
+        report.at < self.began || (report.at <= self.began + 1 && report.total <= self.low)
     }
 
     /// Whether a `started` earlier than all that is known of this session may have begun it.

@@ -609,6 +609,22 @@ fn a_late_session_counts_once_though_nodes_note_its_start_a_second_apart() {
     }
 }
 
+/// A client stops at one node and goes on at another in the same second. What the first one had in that second arrives last.
+#[test]
+fn a_session_that_ended_in_the_second_of_the_next_start_counts_in_full() {
+    let [first, second] = [1, 40_000].map(|hash| ReportSource::new(hash, 1));
+    let start = (100, 0);
+    for clock in -1..=1 {
+        let restart = (110 + clock, 70);
+        expect_named(&[
+            (first, start, start, (108, 40), 40),
+            (second, restart, restart, (120, 75), 5),
+            (first, start, (108, 40), (110, 60), 20),
+            (first, start, (110, 60), (110, 70), 10),
+        ]);
+    }
+}
+
 /// What two nodes pass on about a client that reports to one or both of them and starts over now and then; and
 /// what it moved.
 struct Routed {
