@@ -6,7 +6,6 @@
 //! when the cache was restarted and may have lost what it was given.
 
 mod peers;
-mod unreadable;
 mod watch;
 
 use std::collections::HashMap;
