@@ -10,7 +10,7 @@ const TABLE: &[(&str, &str)] = &[
     // Plain values and small tools.
     ("base", ""),
     // What reports add up to, and what is passed on of them.
-    ("accounting", ""),
+    ("accounting", "base"),
     ("change", "accounting base"),
     // Metrics, log and events of a process, and what its listeners share.
     ("telemetry", "base"),

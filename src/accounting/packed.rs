@@ -1,7 +1,7 @@
 //! The sessions of a client, which reports are settled against, packed for a column of storage.
 //!
 //! A version byte, and for each total (uploaded, then downloaded) the flags and the numbers
-//! of the parts that are there. Numbers are LEB128: little-endian groups of seven bits.
+//! of the parts that are there. Numbers are LEB128 ([`varint`](crate::base::varint)).
 //!
 //! ```text
 //! flags: 1 current   2 it is the first known   4 previous   8 it is the first known   16 dip
@@ -24,6 +24,7 @@
 use super::machines::{Machine, Machines};
 use super::peer::PeerAccount;
 use super::sessions::{Dip, EarlierSessions, ReportSource, Session, Sessions};
+use crate::base::varint::{put, take, unzigzag, zigzag};
 
 const VERSION: u8 = 2;
 
@@ -286,35 +287,6 @@ fn session((low, high): (u64, u64), times: Session, is_first: bool) -> Session {
         is_first,
         ..times
     }
-}
-
-fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)).cast_unsigned()
-}
-
-fn unzigzag(number: u64) -> i64 {
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
-}
-
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn take(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        *rest = after;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

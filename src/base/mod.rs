@@ -13,3 +13,4 @@ pub mod secret;
 pub mod shell;
 pub mod suggest;
 pub mod url;
+pub mod varint;

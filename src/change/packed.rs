@@ -1,5 +1,5 @@
 //! Public peers of a batch in packed form, as nodes read it from each other's journals: a third of their lines, and read
-//! in a fraction of the time. Numbers are varints (LEB128) or little-endian.
+//! in a fraction of the time. Numbers are LEB128 ([`varint`]) or little-endian.
 //!
 //! ```text
 //! | version (1) | time (8) | swarm | swarm | …
@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Change, GuestChange, GuestRecord};
 use crate::base::ids::{InfoHash, PeerId};
+use crate::base::varint;
 
 /// The version of the form. A heartbeat says which one its node reads.
 pub const VERSION: u8 = 1;
@@ -44,7 +45,7 @@ pub fn pack(changes: &[Change]) -> Vec<u8> {
     bytes.extend(time.to_le_bytes());
     for swarm in guests.chunk_by(|one, next| one.info_hash == next.info_hash) {
         bytes.extend(swarm[0].info_hash.0);
-        push_number(&mut bytes, swarm.len() as u64);
+        varint::put(&mut bytes, swarm.len() as u64);
         for guest in swarm {
             push_peer(&mut bytes, guest, time);
         }
@@ -103,15 +104,7 @@ fn push_peer(bytes: &mut Vec<u8>, guest: &GuestChange, time: i64) {
         bytes.extend(key.to_le_bytes());
     }
     let later = record.last_announce.wrapping_sub(time);
-    push_number(bytes, ((later << 1) ^ (later >> 63)).cast_unsigned());
-}
-
-fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
+    varint::put(bytes, varint::zigzag(later));
 }
 
 /// The bytes that are not read yet.
@@ -131,20 +124,7 @@ impl Rest<'_> {
     }
 
     fn number(&mut self) -> Result<u64, NotPacked> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            // Nine bytes have 63 bits.
-            if shift == 63 && bits > 1 {
-                return Err(NotPacked);
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(NotPacked)
+        varint::take(&mut self.0).ok_or(NotPacked)
     }
 
     fn peer(&mut self, time: i64) -> Result<(SocketAddr, GuestRecord), NotPacked> {
@@ -164,8 +144,7 @@ impl Rest<'_> {
         } else {
             Some(u32::from_le_bytes(self.array()?))
         };
-        let later = self.number()?;
-        let later = (later >> 1).cast_signed() ^ -(later & 1).cast_signed();
+        let later = varint::unzigzag(self.number()?);
         let record = GuestRecord {
             peer_id,
             key,

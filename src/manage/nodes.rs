@@ -114,7 +114,7 @@ async fn list(site: &Site, printer: &mut Printer) -> Result<()> {
     for (journal, _) in &before {
         kept.insert(journal.clone(), cache.last_kept(journal).await?);
     }
-    let time = cache.time().await?.unwrap_or_else(clock::wall);
+    let time = time_for(cache).await?;
     let rows = rows(before, &beats, &applied, &kept, time);
     Ok(printer.table(&rows)?)
 }
@@ -128,7 +128,7 @@ async fn watch(cache: &dyn Cache, before: &[(String, String)]) -> Result<BTreeMa
     while beats.len() < awaited && begun.elapsed() < WATCH {
         tokio::time::sleep(LOOK).await;
         let now = cache.nodes().await?;
-        let time = cache.time().await?.unwrap_or_else(clock::wall);
+        let time = time_for(cache).await?;
         for (journal, sign) in now {
             let is_new = before
                 .iter()
@@ -190,6 +190,11 @@ fn rows(
     nodes.into_values().collect()
 }
 
+/// The cache's time (Unix time), or this host's where the cache has none.
+async fn time_for(cache: &dyn Cache) -> Result<i64> {
+    Ok(cache.time().await?.unwrap_or_else(clock::wall))
+}
+
 /// Seconds since a heartbeat, at this time of the cache; none if its node has shut down.
 fn silence(sign: &str, time: i64) -> Option<u64> {
     Some(time.saturating_sub(sent_at(sign)?).try_into().unwrap_or(0))
@@ -241,7 +246,7 @@ pub(super) async fn forget(node: &str, site: &Site, printer: &mut Printer) -> Re
     {
         bail!("node {node} runs: nothing was forgotten");
     }
-    let time = cache.time().await?.unwrap_or_else(clock::wall);
+    let time = time_for(cache).await?;
     let of_node = listed.iter().filter(|(journal, _)| is_of_node(journal));
     if let Some(seconds) = of_node.filter_map(|(_, sign)| silence(sign, time)).min()
         && seconds < GONE_AFTER
