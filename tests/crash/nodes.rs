@@ -29,7 +29,7 @@ const PAUSE: RangeInclusive<u64> = 0..=300;
 const ABSENCE: RangeInclusive<u64> = 0..=1500;
 
 /// How long it may take until storage has all that was acknowledged.
-pub const SETTLED: Duration = Duration::from_secs(40);
+const SETTLED: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Copy, Debug)]
 enum Victim {
@@ -90,15 +90,7 @@ fn endure(database: Database, persistence: &[&str], variable: &str, default: u64
         stage.unanswered.load(Ordering::Relaxed),
         clients.len()
     );
-    settles(SETTLED, || pair.wrong(&stage, &clients).is_empty());
-    pair.assert_right(&stage, &clients, "after quiet");
-    // What a start applies again must not count again.
-    pair.stop();
-    pair.site.mika.run();
-    pair.b.run();
-    pair.wait_for_answers();
-    pair.stop();
-    pair.assert_right(&stage, &clients, "after another start");
+    pair.assert_settles(&stage, &clients);
 }
 
 // === impl Pair ===
@@ -138,7 +130,7 @@ impl Pair {
         Stage::new(ways.into(), 2, vec![[0, 2]], Habits::default())
     }
 
-    pub fn stop(&mut self) {
+    fn stop(&mut self) {
         assert_eq!(self.site.mika.stop(), 0);
         assert_eq!(self.b.stop(), 0);
     }
@@ -180,7 +172,20 @@ impl Pair {
         }
     }
 
-    pub fn assert_right(&self, stage: &Stage, clients: &[Client], when: &str) {
+    /// Storage gets right once all that was acknowledged has reached it, and stays so after another start.
+    pub fn assert_settles(&mut self, stage: &Stage, clients: &[Client]) {
+        settles(SETTLED, || self.wrong(stage, clients).is_empty());
+        self.assert_right(stage, clients, "after quiet");
+        // What a start applies again must not count again.
+        self.stop();
+        self.site.mika.run();
+        self.b.run();
+        self.wait_for_answers();
+        self.stop();
+        self.assert_right(stage, clients, "after another start");
+    }
+
+    fn assert_right(&self, stage: &Stage, clients: &[Client], when: &str) {
         let wrong = self.wrong(stage, clients);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
         let books = Books::new(&self.site.database, stage, clients);
@@ -204,7 +209,7 @@ impl Pair {
     }
 
     /// What differs between storage and what clients announced.
-    pub fn wrong(&self, stage: &Stage, clients: &[Client]) -> Vec<String> {
+    fn wrong(&self, stage: &Stage, clients: &[Client]) -> Vec<String> {
         let mut wrong = Books::new(&self.site.database, stage, clients).wrong();
         for (name, mika) in [("A", &self.site.mika), ("B", &self.b)] {
             wrong.extend(losses(name, &mika.log()));

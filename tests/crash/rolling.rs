@@ -14,9 +14,8 @@ use crate::harness::database::Database;
 use crate::harness::http::{escape, get};
 use crate::harness::load::{USERS_PER_THREAD, info_hash, passkey};
 use crate::harness::redis::AOF;
-use crate::harness::site::settles;
 use crate::harness::{Mika, number, poll};
-use crate::nodes::{Pair, SETTLED};
+use crate::nodes::Pair;
 use crate::seed;
 
 /// How long the load goes on with each pair of versions.
@@ -77,14 +76,7 @@ fn nodes_of_two_versions_side_by_side_lose_or_double_no_credit() {
             thread::sleep(SIDE_BY_SIDE);
         }
     });
-    settles(SETTLED, || pair.wrong(&stage, &clients).is_empty());
-    pair.assert_right(&stage, &clients, "after quiet");
-    pair.stop();
-    pair.site.mika.run();
-    pair.b.run();
-    pair.wait_for_answers();
-    pair.stop();
-    pair.assert_right(&stage, &clients, "after another start");
+    pair.assert_settles(&stage, &clients);
 }
 
 // === impl Pair ===

@@ -309,10 +309,7 @@ fn kill(trial: &mut Trial, part: Part) {
         Part::Node(number) => trial.nodes[number].kill9(),
         Part::Cache(number) => trial.cache.server(number).kill9(),
         Part::Database => trial.database.kill9(),
-        Part::Sentinel(number) => match &mut trial.cache {
-            Cache::Sentinel(watched) => watched.sentinels[number].kill9(),
-            _ => unreachable!("no sentinels"),
-        },
+        Part::Sentinel(number) => trial.cache.sentinel(number).kill9(),
         Part::Clients => unreachable!("clients are not killed"),
     }
 }
@@ -322,10 +319,7 @@ fn start(trial: &mut Trial, part: Part) {
         Part::Node(number) => trial.nodes[number].launch(),
         Part::Cache(number) => trial.cache.server(number).restart(),
         Part::Database => trial.database.restart(),
-        Part::Sentinel(number) => match &mut trial.cache {
-            Cache::Sentinel(watched) => watched.sentinels[number].restart(),
-            _ => unreachable!("no sentinels"),
-        },
+        Part::Sentinel(number) => trial.cache.sentinel(number).restart(),
         Part::Clients => unreachable!("clients are not killed"),
     }
 }
@@ -344,10 +338,7 @@ fn pause(trial: &mut Trial, part: Part, is_on: bool) {
         Part::Node(number) => set!(trial.nodes[number]),
         Part::Cache(number) => set!(trial.cache.server(number)),
         Part::Database => set!(trial.database),
-        Part::Sentinel(number) => match &trial.cache {
-            Cache::Sentinel(watched) => set!(watched.sentinels[number]),
-            _ => unreachable!("no sentinels"),
-        },
+        Part::Sentinel(number) => set!(trial.cache.sentinel(number)),
         Part::Clients => unreachable!("clients are not paused"),
     }
 }

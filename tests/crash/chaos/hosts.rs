@@ -12,7 +12,7 @@ use crate::harness::disk::Disks;
 use crate::harness::http::Connection;
 use crate::harness::net::{self, Host, Network};
 use crate::harness::redis::{AOF, Redis};
-use crate::harness::sentinel::{SENTINELS, SERVICE, Watched};
+use crate::harness::sentinel::{SENTINELS, SERVICE, Sentinel, Watched};
 use crate::harness::site::fill;
 use crate::harness::{Mika, now, poll};
 
@@ -186,6 +186,14 @@ impl Cache {
         }
     }
 
+    /// A sentinel of a cache that has some.
+    pub fn sentinel(&mut self, number: usize) -> &mut Sentinel {
+        match self {
+            Self::Sentinel(watched) => &mut watched.sentinels[number],
+            _ => unreachable!("no sentinels"),
+        }
+    }
+
     fn servers(&self) -> &[Redis] {
         match self {
             Self::One(server) => std::slice::from_ref(server),
@@ -243,7 +251,7 @@ impl Cache {
                     return Some(format!("masters are {masters:?}"));
                 };
                 let address = watched.servers[master].address().ip().to_string();
-                let knows = |it: &crate::harness::sentinel::Sentinel| {
+                let knows = |it: &Sentinel| {
                     it.cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE])
                         .lines()
                         .next()
