@@ -13,7 +13,7 @@ use super::queue::{BatchQueue, Limits};
 use super::spill::{Spill, SpillHeader};
 use super::totals::PendingTotals;
 use super::{Journal, JournalParts, JournalSettings, JournalShared, KEPT_IN_MEMORY, spill};
-use crate::cache::{Cache, Generation, Notice};
+use crate::cache::{Cache, CacheError, Generation, Notice, STOPPED};
 use crate::change::journals;
 
 /// Number of starts of a node whose batch numbers storage keeps although the cache has forgotten them.
@@ -192,6 +192,9 @@ async fn save_former(
             .of_another_database(&former.journal, &settings.node)
             .into());
     }
+    if let Some(cache) = &parts.cache {
+        list_again(&**cache, &former.journal).await?;
+    }
     let leftover = Leftover {
         journal: &former.journal,
         cache: parts.cache.as_deref(),
@@ -201,7 +204,7 @@ async fn save_former(
     let adopted = leftover.apply(&credit_rules(&parts.tracker)).await?;
     if let Some(cache) = &parts.cache {
         if adopted.batches > 0 {
-            // No node follows that journal, but its peers are in the cache now.
+            // Not every node follows that journal, but its peers are in the cache now.
             cache.publish(&[Notice::Peers]).await?;
         }
         ended::note(&**cache, &adopted, parts.clock.now().unix).await?;
@@ -213,6 +216,16 @@ async fn save_former(
         changes = adopted.changes,
         "saved what an earlier start left in the spill file"
     );
+    Ok(())
+}
+
+/// Adds a journal to the list of nodes if it was forgotten: the cache gets batches of it once more, and only what is
+/// listed is trimmed later.
+async fn list_again(cache: &dyn Cache, journal: &str) -> Result<(), CacheError> {
+    let nodes = cache.nodes().await?;
+    if nodes.iter().all(|(listed, _)| listed != journal) {
+        cache.beat(journal, STOPPED).await?;
+    }
     Ok(())
 }
 

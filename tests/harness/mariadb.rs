@@ -54,6 +54,8 @@ fn template() -> &'static Path {
     let made = TEMPLATE.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let output = Command::new("mariadb-install-db")
+            // A server that starts deletes the temporary tables that it finds, whosever they are.
+            .env("TMPDIR", folder.path())
             .args(OPTIONS)
             .args([
                 "--user=root",

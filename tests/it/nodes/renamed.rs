@@ -14,6 +14,9 @@ use crate::harness::{Mika, poll};
 /// How long credit may take to storage.
 const CREDITED: Duration = Duration::from_secs(20);
 
+/// How long batches of a dead node may stay: it counts as dead after 15 s, and they are kept for 10 s.
+const TRIMMED: Duration = Duration::from_secs(60);
+
 /// How long a node may take to refuse its start: it waits for heartbeats of another.
 const REFUSED: Duration = Duration::from_secs(20);
 
@@ -92,6 +95,36 @@ fn leftovers_of_a_renamed_node_are_credited_once() {
         uploaded(&site) > 123_456
     });
     assert_eq!(uploaded(&site), 123_500);
+}
+
+/// A spill file may turn up when its journal was forgotten long ago. What a start under another name then writes to Redis
+/// does not stay there, even if that start is killed before it could remove it.
+#[test]
+fn what_a_late_spill_file_left_in_redis_is_trimmed() {
+    let keep = json!({ "keep": "10s" });
+    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a", "journal": keep }));
+    site.mika.run();
+    let journal = only_journal(&site);
+    site.database.pause();
+    site.redis.pause();
+    // Acknowledged by the spill file alone.
+    Client::new(0, 1).accepted(site.mika.http(), "started");
+    assert!(site.spilled() > 0);
+    site.mika.kill9();
+    site.redis.resume();
+    site.database.resume();
+    let mut other = site.another(&json!({ "node": "other", "journal": keep }));
+    site.redis.cli(&["HDEL", "t:nodes", &journal]);
+    site.mika.reconfigure(&json!({ "node": "b" }));
+    site.mika.run();
+    assert!(knows_user(site.mika.http(), &passkey(0)));
+    site.mika.kill9();
+    let stream = format!("t:journal:{journal}");
+    assert_eq!(site.redis.cli(&["EXISTS", &stream]), "1");
+    other.run();
+    poll(TRIMMED, "the batches are trimmed", || {
+        site.redis.cli(&["XLEN", &stream]) == "0"
+    });
 }
 
 /// The journal of the only node that ever ran.
