@@ -259,7 +259,30 @@ impl Model {
             let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
             known.insert(key, (last(|report| report.up), last(|report| report.down)));
         }
+        for (key, gain) in &mut gains {
+            if self.is_copied(key.peer_id) && self.is_dual(key.peer_id) {
+                gain.0.most += self.apart(key, |report| report.up);
+                gain.1.most += self.apart(key, |report| report.down);
+            }
+        }
         gains
+    }
+
+    /// The largest difference between totals of machines that share a peer id. While one of them is known by one
+    /// address family only, another one that uses the other family can't be told from it, so that much may count once
+    /// more (rule A3).
+    fn apart(&self, key: &PeerKey, total: fn(&Report) -> u64) -> u64 {
+        let is_of = |life: &&Life| {
+            let Birth { user, torrent, .. } = life.birth;
+            (UserId(user), TorrentId(torrent), life.birth.peer_id)
+                == (key.user, key.torrent, key.peer_id)
+        };
+        let lives = self.lives.iter().filter(is_of);
+        let totals = lives.flat_map(|life| life.reports.iter().map(total));
+        let (least, most) = totals.fold((u64::MAX, 0), |(least, most), total| {
+            (least.min(total), most.max(total))
+        });
+        most.saturating_sub(least)
     }
 
     /// Present and departed clients, by the last report of each, if it was made `before`. Left out are

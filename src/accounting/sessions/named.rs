@@ -1,6 +1,8 @@
 //! Reports that name their session by the `started` that began it, whichever node received that. So storage
 //! can tell sessions apart even before that `started` arrives, and even if clocks differ.
 
+use std::iter;
+
 use super::{LATE_MAX, Point, ReportSource, SKEW, Session, Sessions, Settled, Stretch};
 
 /// The maximal difference in seconds between two nodes' times of one `started`.
@@ -26,12 +28,13 @@ impl Sessions {
         by: ReportSource,
         max_rate: u64,
     ) -> Settled {
+        let awaited = self.goes_on_from;
         let (place, begun) = match self.place_of(start, stretch, by) {
             Some(place) => (Some(place), Settled::default()),
             None => self.begin_at(start, stretch, by, max_rate),
         };
         let begun = match place {
-            Some(Place::Current) => begun.and(self.go_on(start, stretch, max_rate)),
+            Some(Place::Current) => begun.and(self.go_on(start, stretch, awaited, max_rate)),
             _ => begun,
         };
         let next = place.and_then(|place| self.next_of(place));
@@ -249,8 +252,14 @@ impl Sessions {
     }
 
     /// A `started` with which the total did not go down, as far as its node knows: the growth since the
-    /// last report counts (rule A2).
-    fn go_on(&mut self, start: Point, stretch: &Stretch, max_rate: u64) -> Settled {
+    /// last report counts (rule A2). `awaited` is what the session before may still go on from.
+    fn go_on(
+        &mut self,
+        start: Point,
+        stretch: &Stretch,
+        awaited: Option<u64>,
+        max_rate: u64,
+    ) -> Settled {
         if stretch.to != start || stretch.started {
             return Settled::default();
         }
@@ -275,32 +284,44 @@ impl Sessions {
                 return Settled::default();
             }
         }
-        self.raise_previous(start, max_rate)
+        let settled = self.raise_previous(start, max_rate);
+        if self.previous.is_some_and(|it| it.high == start.total) {
+            // Two sessions in a row went on, so the older one may still wait for the one before it.
+            self.goes_on_from = awaited;
+        }
+        settled
     }
 
-    /// Once the previous session has reached the total that the current one goes on from, counts the bytes up to
-    /// where the current one began.
+    /// Once the session before has reached the total that a later one goes on from, counts the bytes up to where the
+    /// later one began. Sessions in between went on, too: each ends where the next one began.
     pub(super) fn connect(&mut self, max_rate: u64) -> Settled {
-        let (Some(current), Some(previous)) = (self.current, self.previous) else {
-            return Settled::default();
+        let mut settled = Settled::default();
+        let (Some(from), Some(mut next)) = (self.goes_on_from, self.current) else {
+            return settled;
         };
-        if self.goes_on_from.is_none_or(|from| previous.high < from) {
-            return Settled::default();
+        let places = iter::once(Place::Previous).chain((0..).map(Place::Earlier));
+        for place in places {
+            let Some(session) = self.session_mut(place) else {
+                return settled;
+            };
+            if session.high < from {
+                return settled;
+            }
+            let is_found = session.low <= from || session.high > next.low;
+            settled = settled.and(session.rise_to_next(&next, max_rate));
+            next = *session;
+            if is_found {
+                break;
+            }
         }
         self.goes_on_from = None;
-        let start = Point {
-            total: current.low,
-            at: current.began,
-        };
-        self.raise_previous(start, max_rate)
+        settled
     }
 
     fn raise_previous(&mut self, start: Point, max_rate: u64) -> Settled {
-        match &mut self.previous {
-            // Reports made before then that arrive later are already included.
-            Some(previous) if previous.high < start.total => previous.rise(start, max_rate),
-            _ => Settled::default(),
-        }
+        let next = Session::begin(start);
+        let previous = self.previous.as_mut();
+        previous.map_or_else(Settled::default, |it| it.rise_to_next(&next, max_rate))
     }
 
     /// Names the session that has just begun; returns whether a report after its `started` was known already.
@@ -356,6 +377,19 @@ impl Session {
         }
         let at = point.at.max(self.began);
         self.rise(Point { at, ..point }, max_rate)
+    }
+
+    /// Counts the bytes up to the beginning of the `next` session, which went on from this one.
+    fn rise_to_next(&mut self, next: &Session, max_rate: u64) -> Settled {
+        // Reports made before then that arrive later are already included.
+        if self.high >= next.low {
+            return Settled::default();
+        }
+        let start = Point {
+            total: next.low,
+            at: next.began,
+        };
+        self.rise(start, max_rate)
     }
 
     fn extend_to(&mut self, start: Point, max_rate: u64) -> Settled {

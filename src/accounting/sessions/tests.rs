@@ -625,6 +625,32 @@ fn a_session_that_ended_in_the_second_of_the_next_start_counts_in_full() {
     }
 }
 
+/// A client goes on at another node, and again before that answered, each time from more than it had. What the first
+/// node had arrives last.
+#[test]
+fn starts_that_go_on_one_after_another_count_what_was_moved_before_each() {
+    let [first, second] = [1, 40_000].map(|hash| ReportSource::new(hash, 1));
+    let begin = (100, 0);
+    let starts = [
+        (second, (110, 80), (109, 50), (110, 80), 0),
+        (second, (113, 95), (110, 80), (113, 95), 15),
+        (second, (116, 97), (113, 95), (116, 97), 2),
+    ];
+    for count in 1..=3 {
+        let mut reports = vec![
+            (first, begin, begin, begin, 0),
+            (first, begin, begin, (108, 40), 40),
+        ];
+        reports.extend(&starts[..count]);
+        let (_, start, _, _, _) = starts[count - 1];
+        reports.extend([
+            (second, start, start, (130, 100), 100 - start.1),
+            (first, begin, (108, 40), (109, 50), 10 + 30),
+        ]);
+        expect_named(&reports);
+    }
+}
+
 /// What two nodes pass on about a client that reports to one or both of them and starts over now and then; and
 /// what it moved.
 struct Routed {
@@ -670,7 +696,17 @@ impl Routed {
                 // One that goes on from its total may do so at once.
                 let goes_on = random.bool();
                 at += if goes_on { random.i64(0..=3) } else { 3 };
-                total = if goes_on { total } else { random.u64(..=total) };
+                let step = if random.bool() { random.u64(..500) } else { 0 };
+                total = if goes_on {
+                    total + step
+                } else {
+                    random.u64(..=total)
+                };
+                moved += if goes_on && known != [None, None] {
+                    step
+                } else {
+                    0
+                };
             } else {
                 let step = random.u64(..1000);
                 total += step;
