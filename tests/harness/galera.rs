@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::chown;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::mariadb::MariaDb;
@@ -28,7 +29,12 @@ const TIMEOUTS: &str = "evs.keepalive_period=PT0.2S;evs.inactive_check_period=PT
 pub struct Galera {
     nodes: Vec<MariaDb>,
     away: Option<usize>,
+    /// Held until the nodes are gone, so it is the last field.
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// One cluster at a time: nodes that get too little time take each other for dead.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A node that does not run yet. `group` is the address at which the others reach it, `all` has those of all.
 fn prepare(group: SocketAddr, all: &str, more: &[&str]) -> MariaDb {
@@ -92,6 +98,7 @@ impl Galera {
 
     /// A cluster whose nodes have more options.
     pub fn start_with(options: &[&str]) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let groups: Vec<SocketAddr> = (0..NODES).map(|_| free_port()).collect();
         let all: Vec<String> = groups.iter().map(ToString::to_string).collect();
         let all = all.join(",");
@@ -101,6 +108,7 @@ impl Galera {
         let mut cluster = Self {
             nodes: nodes.collect(),
             away: None,
+            _alone: alone,
         };
         for (place, node) in cluster.nodes.iter_mut().enumerate() {
             let first = (place == 0).then(|| "--wsrep-new-cluster".to_owned());

@@ -341,7 +341,7 @@ impl Drop for MariaDb {
             let _ = process.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- mariadbd ---\n{}", self.log());
+            super::print_log("mariadbd", &self.log());
         }
     }
 }

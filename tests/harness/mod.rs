@@ -47,6 +47,8 @@ pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a daemon is started on another port when the free one was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
+/// Lines of a database server's log that are shown.
+const LOG_LINES: usize = 5;
 
 /// Variables that a test must not inherit from its environment.
 pub const SECRETS: [&str; 4] = [
@@ -151,6 +153,21 @@ pub fn poll(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool)
 #[allow(clippy::disallowed_methods)] // a test's deadline is real time
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// Prints the end of a database server's log for a test that failed, or all of it if `MIKA_SERVER_LOGS` is set: it is
+/// long, and what the test says should not be lost in it.
+fn print_log(server: &str, log: &str) {
+    let is_whole = env::var_os("MIKA_SERVER_LOGS").is_some();
+    let skipped = if is_whole {
+        0
+    } else {
+        log.lines().count().saturating_sub(LOG_LINES)
+    };
+    eprintln!("--- {server}, without {skipped} lines (MIKA_SERVER_LOGS=1 shows them) ---");
+    log.lines()
+        .skip(skipped)
+        .for_each(|line| eprintln!("{line}"));
 }
 
 /// A number of the environment, by which a test is made longer.

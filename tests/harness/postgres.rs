@@ -436,7 +436,7 @@ impl Drop for Postgres {
             kill(process);
         }
         if std::thread::panicking() {
-            eprintln!("--- postgres ---\n{}", self.log());
+            super::print_log("postgres", &self.log());
         }
     }
 }
