@@ -27,6 +27,8 @@ use crate::base::secret::Secret;
 use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing};
 use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser};
 
+#[cfg(feature = "contract")]
+pub use self::redis::{RedisDial, RedisWire, open_over as open_redis_over};
 pub use driver::{Cache, CacheUpkeep};
 pub use heartbeat::{NodeReport, STOPPED, host_of, sent_at, time_of};
 pub use marks::{Mark, Mirrored};

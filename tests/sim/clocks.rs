@@ -19,7 +19,7 @@ impl Fault {
         let skew = SKEWS[self.random.usize(..SKEWS.len())];
         let skew = if self.random.bool() { skew } else { -skew };
         let place = match self.random.u32(..6) {
-            0 => Place::Cache,
+            0 => Place::Cache(self.random.usize(..self.world.plan.parts)),
             1 => Place::Storage,
             _ => return self.set_clock_of_a_node(skew).await,
         };

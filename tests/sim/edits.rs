@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mika::base::ids::{InfoHash, UserId};
-use mika::cache::Cache;
 use mika::registry::{ClientPrefix, Permille, Registry, StoredTorrent, StoredUser, Whitelist};
 use mika::storage::{NewTorrent, Storage, TorrentPatch, TorrentRemoval, UserPatch};
 use mika::sync::edit::Editor;
 use tokio::time::sleep;
 
+use super::storage;
 use super::storage::{Tables, info_hash};
 use super::story::About;
 use super::world::World;
-use super::{cache, storage};
 
 /// Multipliers in thousandths; 0 is freeleech.
 const FACTORS: [u32; 5] = [0, 500, 1000, 1500, 3000];
@@ -41,11 +40,7 @@ impl Operator {
             host,
             story: world.story.clone(),
         });
-        let cache = world.server.as_ref().map(|server| {
-            let (server, network) = (Arc::clone(server), Arc::clone(&world.network));
-            let link = cache::Link::new(server, network, host, world.story.clone());
-            Arc::new(link) as Arc<dyn Cache>
-        });
+        let cache = world.cache_of(host);
         Self {
             world: Arc::clone(world),
             random,

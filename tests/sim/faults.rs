@@ -8,13 +8,16 @@ use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::cache::Forgets;
 use super::network::{Cut, Place};
+use super::redis::{Forgets, Redis, Stream, slot_of};
 use super::story::About;
 use super::world::{Plan, World};
 
 /// How long it may take until all have what was there before a loss.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long until a replica has what its master has: the longest that a failover loses.
+const REPLICATED: Duration = Duration::from_secs(4);
 
 /// How long a node has to make up for what it missed: the longest flush interval, and tries that failed before.
 const CATCH_UP: Duration = Duration::from_secs(15);
@@ -46,6 +49,8 @@ pub enum Kind {
     CacheFlush,
     /// Failover to a replica that lacks the last writes.
     CacheFailover,
+    /// A slot of a cluster moves to another master.
+    SlotMove,
     /// Storage is away, some nodes stop in order, and the cache is emptied before all come back. If the cache
     /// keeps everything in memory, those nodes may be killed as well, as by a power failure.
     Outage,
@@ -59,8 +64,8 @@ pub enum Kind {
 
 use Kind::{
     CacheAway, CacheCrash, CacheFailover, CacheFlush, CacheLossy, CacheSlow, ClockJump, Crash,
-    DiskFull, Outage, Partition, Pause, Rename, Stop, StorageAway, StorageBack, StorageLossy,
-    StorageSlow, Twin,
+    DiskFull, Outage, Partition, Pause, Rename, SlotMove, Stop, StorageAway, StorageBack,
+    StorageLossy, StorageSlow, Twin,
 };
 
 const ALWAYS: &[Kind] = &[
@@ -86,6 +91,7 @@ const WITH_CACHE: &[Kind] = &[
     Partition,
 ];
 const SEVERAL: &[Kind] = &[Twin];
+const WITH_CLUSTER: &[Kind] = &[SlotMove];
 
 /// After these, a cache may have batches again that it had deleted; or it does not know of it.
 pub const FORGETTING: &[Kind] = &[
@@ -120,6 +126,9 @@ pub fn draw(plan: &Plan, random: &mut fastrand::Rng) -> Vec<Kind> {
     }
     if plan.sites > 1 {
         kinds.extend(SEVERAL);
+    }
+    if plan.has_cache && plan.parts > 1 {
+        kinds.extend(WITH_CLUSTER);
     }
     if let Ok(only) = std::env::var("MIKA_SIM_FAULTS") {
         kinds.retain(|kind| only.split(',').any(|name| name == format!("{kind:?}")));
@@ -185,7 +194,8 @@ impl Fault {
     async fn happen(mut self, kind: Kind) {
         match kind {
             Crash | Stop | Rename | Pause | Twin | Partition | DiskFull | StorageAway
-            | StorageSlow | StorageLossy | CacheAway | CacheSlow | CacheLossy | ClockJump => {
+            | StorageSlow | StorageLossy | CacheAway | CacheSlow | CacheLossy | SlotMove
+            | ClockJump => {
                 let losses = Arc::clone(&self.losses);
                 let Ok(_turn) = losses.try_read() else { return };
                 self.spell(kind).await;
@@ -221,6 +231,7 @@ impl Fault {
             Twin => self.twin().await,
             Partition => self.partition().await,
             ClockJump => self.set_a_clock().await,
+            SlotMove => self.move_a_slot().await,
             DiskFull => {
                 self.record("all disks are full");
                 self.world.disk.is_full.store(true, Ordering::Relaxed);
@@ -229,35 +240,81 @@ impl Fault {
                 self.record("the disks have room again");
             }
             StorageAway | CacheAway => {
-                let place = place_of(kind);
-                self.record(format!("{place:?} is away"));
-                network.set_up(place, false);
+                let places = self.places_of(kind);
+                self.record(format!("{places:?} are away"));
+                network.set_up(&places, false);
                 self.wait(1, 60).await;
-                network.set_up(place, true);
-                self.record(format!("{place:?} is back"));
+                network.set_up(&places, true);
+                self.record(format!("{places:?} are back"));
+                self.cache_catches_up().await;
             }
             StorageSlow | CacheSlow => {
-                let place = place_of(kind);
+                let places = self.places_of(kind);
                 let millis = self.random.u64(15..1_500);
-                self.record(format!("{place:?} is slower by {millis} ms each way"));
-                network.set_slow(place, Duration::from_millis(millis));
+                self.record(format!("{places:?} are slower by {millis} ms each way"));
+                network.set_slow(&places, Duration::from_millis(millis));
                 self.wait(5, 60).await;
-                network.set_slow(place, Duration::ZERO);
-                self.record(format!("{place:?} is fast again"));
+                network.set_slow(&places, Duration::ZERO);
+                self.record(format!("{places:?} are fast again"));
+                self.cache_catches_up().await;
             }
             _ => {
-                let place = place_of(kind);
+                let places = self.places_of(kind);
                 let mut share = || [0, 30, 200][self.random.usize(..3)];
                 let (requests, replies, late) = (share(), share(), share());
                 self.record(format!(
-                    "{place:?} loses {requests} requests and {replies} replies of 1000, and {late} arrive late"
+                    "{places:?} lose {requests} requests and {replies} replies of 1000, and {late} arrive late"
                 ));
-                network.set_losses(place, requests, replies, late);
+                network.set_losses(&places, requests, replies, late);
                 self.wait(10, 90).await;
-                network.set_losses(place, 0, 0, 0);
-                self.record(format!("{place:?} loses nothing any more"));
+                network.set_losses(&places, 0, 0, 0);
+                self.record(format!("{places:?} lose nothing any more"));
+                self.cache_catches_up().await;
             }
         }
+    }
+
+    /// Where a fault of that kind happens.
+    fn places_of(&mut self, kind: Kind) -> Vec<Place> {
+        match kind {
+            StorageAway | StorageSlow | StorageLossy => vec![Place::Storage],
+            _ => self.parts().into_iter().map(Place::Cache).collect(),
+        }
+    }
+
+    /// One part of the cache, more often than all of them.
+    fn parts(&mut self) -> Vec<usize> {
+        let parts = self.world.plan.parts;
+        if self.random.u32(..4) == 0 {
+            return (0..parts).collect();
+        }
+        vec![self.random.usize(..parts)]
+    }
+
+    /// One of the slots that matter goes to another master, key by key.
+    async fn move_a_slot(&mut self) {
+        let Some(redis) = self.world.redis.clone() else {
+            return;
+        };
+        let keys = redis.keys();
+        if keys.is_empty() {
+            return;
+        }
+        let key = &keys[self.random.usize(..keys.len())];
+        let to = self.random.usize(..self.world.plan.parts);
+        if !redis.begin_move(slot_of(key), to) {
+            return;
+        }
+        self.record(format!("the slot of {key} moves to part {to}"));
+        self.wait(0, 5).await;
+        while redis.move_next() {
+            self.wait(0, 5).await;
+        }
+        redis.end_move();
+        self.record(format!("the slot of {key} is at part {to}"));
+        // The replica of that part has it, too, before anything else is lost.
+        sleep(REPLICATED).await;
+        self.cache_catches_up().await;
     }
 
     pub async fn wait(&mut self, least: u64, most: u64) {
@@ -320,6 +377,14 @@ impl Fault {
         }
     }
 
+    /// A moment after something was wrong with the cache, it has what it says that it has.
+    async fn cache_catches_up(&self) {
+        sleep(CATCH_UP).await;
+        if !self.world.plan.is_rough && self.all_are_well() {
+            self.world.check_cache(false).await;
+        }
+    }
+
     async fn twin(&mut self) {
         let sites = &self.world.sites;
         let at = self.random.usize(..sites.len());
@@ -360,13 +425,16 @@ impl Fault {
             requests: cut.0,
             replies: cut.1,
         };
-        let places = [
-            &[Place::Cache][..],
-            &[Place::Storage],
-            &[Place::Cache, Place::Storage],
-        ][self.random.usize(..3)];
+        let which = self.random.usize(..3);
+        let mut places = match which {
+            1 => Vec::new(),
+            _ => self.places_of(CacheAway),
+        };
+        if which > 0 {
+            places.push(Place::Storage);
+        }
         self.record(format!("{} and {places:?} are cut: {cut:?}", site.name()));
-        for place in places {
+        for place in &places {
             self.world.network.cut(host.id, *place, cut);
         }
         if self.random.bool() {
@@ -379,7 +447,7 @@ impl Fault {
         }
         self.wait(1, 60).await;
         site.set_out_of_service(false);
-        for place in places {
+        for place in &places {
             self.world.network.cut(host.id, *place, Cut::default());
         }
         self.record(format!(
@@ -395,20 +463,21 @@ impl Fault {
             self.go_back();
             return self.settled().await;
         }
-        let Some(server) = self.world.server.clone() else {
+        let Some(redis) = self.world.redis.clone() else {
             return;
         };
         if kind == Outage {
-            self.outage(&server).await;
+            self.outage(&redis).await;
         } else {
-            self.lose_cache(kind, &server).await;
+            self.lose_cache(kind, &redis).await;
         }
         self.settled().await;
+        self.cache_catches_up().await;
         let now = super::network::now();
         self.world.forgot_at.store(now, Ordering::Relaxed);
     }
 
-    async fn lose_cache(&mut self, kind: Kind, server: &super::cache::Server) {
+    async fn lose_cache(&mut self, kind: Kind, redis: &Redis) {
         let persistent = self.world.plan.is_persistent;
         let forgets = match kind {
             CacheCrash if persistent => Forgets::Latest(Duration::from_secs(1)),
@@ -416,22 +485,32 @@ impl Fault {
             CacheCrash | CacheFlush => Forgets::Everything,
             _ => Forgets::Nothing,
         };
-        self.record(format!("{kind:?}: the cache forgets {forgets:?}"));
+        let parts = self.parts();
+        let places: Vec<Place> = parts.iter().copied().map(Place::Cache).collect();
+        self.record(format!("{kind:?}: {places:?} forget {forgets:?}"));
         if kind == CacheFlush {
-            server.flush();
-        } else {
-            self.world.network.set_up(Place::Cache, false);
-            server.restart(forgets);
-            self.wait(1, 10).await;
-            self.world.network.set_up(Place::Cache, true);
-            self.record("Cache is back");
+            for part in parts {
+                redis.flush(part);
+            }
+            return;
         }
+        self.world.network.set_up(&places, false);
+        for part in parts {
+            if kind == CacheFailover && redis.is_cluster() {
+                redis.fail_over(part, forgets);
+            } else {
+                redis.restart(part, forgets);
+            }
+        }
+        self.wait(1, 10).await;
+        self.world.network.set_up(&places, true);
+        self.record(format!("{places:?} are back"));
     }
 
-    async fn outage(&mut self, server: &super::cache::Server) {
+    async fn outage(&mut self, redis: &Redis) {
         let world = Arc::clone(&self.world);
         self.record("Storage is away, and some nodes are to end");
-        world.network.set_up(Place::Storage, false);
+        world.network.set_up(&[Place::Storage], false);
         self.wait(1, 40).await;
         let sites = world.sites.iter();
         let ending: Vec<_> = sites.filter(|_| self.random.bool()).collect();
@@ -444,11 +523,14 @@ impl Fault {
                 site.stop().await;
             }
         }
-        self.record("the cache is emptied");
-        server.flush();
+        let parts = self.parts();
+        self.record(format!("the parts {parts:?} of the cache are emptied"));
+        for part in parts {
+            redis.flush(part);
+        }
         self.wait(1, 20).await;
         self.record("Storage is back");
-        world.network.set_up(Place::Storage, true);
+        world.network.set_up(&[Place::Storage], true);
         for site in ending {
             site.start(&world);
             self.serves(site).await;
@@ -475,16 +557,13 @@ impl Fault {
         let journals = self.world.sites.iter();
         let journals = journals.filter_map(|site| site.running()?.journal());
         let names: Vec<String> = journals.map(|it| it.name().to_owned()).collect();
-        let is_rest = |(name, stream): (&String, &super::cache::Stream)| {
-            let last = stream
-                .batches
-                .last_key_value()
-                .map_or(0, |(number, _)| *number);
+        let is_rest = |(name, stream): (&String, &Stream)| {
+            let last = stream.entries.last_key_value();
+            let last = last.map_or(0, |((number, _), _)| *number);
             !names.contains(name) && last > applied.get(name).copied().unwrap_or(0)
         };
-        let has_rest =
-            |server: &Arc<super::cache::Server>| server.data().streams.iter().any(is_rest);
-        let has_rest = self.world.server.as_ref().is_some_and(has_rest);
+        let has_rest = |redis: &Arc<Redis>| redis.journals().iter().any(is_rest);
+        let has_rest = self.world.redis.as_ref().is_some_and(has_rest);
         self.world.sites.iter().all(is_served) && !has_rest
     }
 
@@ -508,12 +587,5 @@ impl Fault {
             }
             sleep(Duration::from_millis(500)).await;
         }
-    }
-}
-
-fn place_of(kind: Kind) -> Place {
-    match kind {
-        StorageAway | StorageSlow | StorageLossy => Place::Storage,
-        _ => Place::Cache,
     }
 }

@@ -7,7 +7,6 @@
 #![allow(clippy::print_stdout)] // the story of a seed is what its process prints
 
 mod breakages;
-mod cache;
 mod clients;
 mod clocks;
 mod edits;
@@ -17,6 +16,7 @@ mod hnr;
 mod model;
 mod network;
 mod process;
+mod redis;
 mod rows;
 mod seedtime;
 mod storage;
@@ -31,7 +31,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 /// Seeds of an ordinary run of the tests.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 150;
 
 /// Failing seeds whose story is printed in full.
 const PAGES: usize = 3;

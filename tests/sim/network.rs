@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What nodes talk to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    Cache,
+    /// A part of the cache: one of its masters, and the replica of it.
+    Cache(usize),
     Storage,
 }
 
@@ -52,8 +53,8 @@ pub struct Cut {
 
 /// How a place answers.
 #[derive(Clone, Copy, Debug)]
-struct Weather {
-    is_up: bool,
+pub struct Weather {
+    pub is_up: bool,
     /// Seconds by which its clock is wrong.
     skew: i64,
     /// Added to each way.
@@ -76,12 +77,12 @@ struct State {
 }
 
 /// What becomes of one call.
-struct Trip {
-    there: Duration,
-    back: Duration,
-    loses_request: bool,
-    loses_reply: bool,
-    is_late: bool,
+pub struct Trip {
+    pub there: Duration,
+    pub back: Duration,
+    pub loses_request: bool,
+    pub loses_reply: bool,
+    pub is_late: bool,
 }
 
 // === impl Host ===
@@ -157,7 +158,8 @@ pub fn now() -> i64 {
 // === impl Network ===
 
 impl Network {
-    pub fn new(seed: u64) -> Self {
+    /// With so many parts of the cache.
+    pub fn new(seed: u64, parts: usize) -> Self {
         let fine = Weather {
             is_up: true,
             skew: 0,
@@ -166,17 +168,18 @@ impl Network {
             lose_replies: 0,
             delay_requests: 0,
         };
+        let places = (0..parts).map(Place::Cache).chain([Place::Storage]);
         Self {
             state: Mutex::new(State {
                 random: fastrand::Rng::with_seed(seed),
-                weather: [(Place::Cache, fine), (Place::Storage, fine)].into(),
+                weather: places.map(|place| (place, fine)).collect(),
                 cuts: BTreeMap::new(),
             }),
         }
     }
 
-    pub fn set_up(&self, place: Place, is_up: bool) {
-        self.change(place, |weather| weather.is_up = is_up);
+    pub fn set_up(&self, places: &[Place], is_up: bool) {
+        self.change(places, |weather| weather.is_up = is_up);
     }
 
     pub fn is_up(&self, place: Place) -> bool {
@@ -184,7 +187,7 @@ impl Network {
     }
 
     pub fn set_skew(&self, place: Place, skew: i64) {
-        self.change(place, |weather| weather.skew = skew);
+        self.change(&[place], |weather| weather.skew = skew);
     }
 
     /// The clock of a place (Unix time).
@@ -192,22 +195,25 @@ impl Network {
         now() + self.state.lock().weather[&place].skew
     }
 
-    pub fn set_slow(&self, place: Place, slow: Duration) {
-        self.change(place, |weather| weather.slow = slow);
+    pub fn set_slow(&self, places: &[Place], slow: Duration) {
+        self.change(places, |weather| weather.slow = slow);
     }
 
     /// Calls of 1000 that lose their request, their reply, or arrive late.
-    pub fn set_losses(&self, place: Place, requests: u32, replies: u32, late: u32) {
-        self.change(place, |weather| {
+    pub fn set_losses(&self, places: &[Place], requests: u32, replies: u32, late: u32) {
+        self.change(places, |weather| {
             weather.lose_requests = requests;
             weather.lose_replies = replies;
             weather.delay_requests = late;
         });
     }
 
-    fn change(&self, place: Place, change: impl FnOnce(&mut Weather)) {
-        if let Some(weather) = self.state.lock().weather.get_mut(&place) {
-            change(weather);
+    fn change(&self, places: &[Place], change: impl Fn(&mut Weather)) {
+        let mut state = self.state.lock();
+        for place in places {
+            if let Some(weather) = state.weather.get_mut(place) {
+                change(weather);
+            }
         }
     }
 
@@ -231,9 +237,8 @@ impl Network {
 
     pub fn is_cut(&self, host: u32) -> bool {
         let state = self.state.lock();
-        let is_cut = |cut: Option<&Cut>| cut.is_some_and(|cut| cut.requests || cut.replies);
-        is_cut(state.cuts.get(&(host, Place::Cache)))
-            || is_cut(state.cuts.get(&(host, Place::Storage)))
+        let mut cuts = state.cuts.iter();
+        cuts.any(|((cut_off, _), cut)| *cut_off == host && (cut.requests || cut.replies))
     }
 
     /// Does `effect` at the place, and returns its result, as the network allows.
@@ -258,13 +263,7 @@ impl Network {
             return Err(Self::in_vain(host).await);
         }
         if trip.is_late {
-            let network = Arc::clone(self);
-            tokio::spawn(async move {
-                sleep(PATIENCE * 2).await;
-                if network.is_up(place) {
-                    effect();
-                }
-            });
+            self.later(place, effect);
             return Err(Self::in_vain(host).await);
         }
         let result = effect();
@@ -277,19 +276,32 @@ impl Network {
         Ok(result)
     }
 
+    /// Does `effect` at the place after its caller gave up, if the place is up then.
+    pub fn later<T>(self: &Arc<Self>, place: Place, effect: impl FnOnce() -> T + Send + 'static) {
+        let network = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(PATIENCE * 2).await;
+            if network.is_up(place) {
+                effect();
+            }
+        });
+    }
+
     async fn in_vain(host: &Host) -> Lost {
         sleep(PATIENCE).await;
         host.turn().await;
         Lost
     }
 
-    fn look(&self, host: &Host, place: Place) -> (Weather, Cut) {
+    /// The present state of a place, and of the way there.
+    pub fn look(&self, host: &Host, place: Place) -> (Weather, Cut) {
         let state = self.state.lock();
         let cut = state.cuts.get(&(host.id, place));
         (state.weather[&place], cut.copied().unwrap_or_default())
     }
 
-    fn draw(&self, place: Place) -> Trip {
+    /// What becomes of the next call.
+    pub fn draw(&self, place: Place) -> Trip {
         let mut state = self.state.lock();
         let weather = state.weather[&place];
         let random = &mut state.random;

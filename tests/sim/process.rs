@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mika::base::clock::Clock;
-use mika::cache::Cache;
 use mika::config::Config;
 use mika::journal;
 use mika::node::bare::{BareNode, NodeProcess as Identity};
@@ -23,9 +22,9 @@ use tokio::time::{sleep, timeout};
 
 use super::model::{LifeId, Report, ReportId};
 use super::network::{Host, elapsed};
+use super::storage;
 use super::story::About;
 use super::world::World;
-use super::{cache, storage};
 
 /// How long a service manager waits until it starts a process again that ended.
 const RESTART: Duration = Duration::from_secs(3);
@@ -330,15 +329,7 @@ impl Site {
             host,
             story: world.story.clone(),
         });
-        let cache = world.server.as_ref().map(|server| {
-            let link = cache::Link::new(
-                Arc::clone(server),
-                Arc::clone(&world.network),
-                host,
-                world.story.clone(),
-            );
-            Arc::new(link) as Arc<dyn Cache>
-        });
+        let cache = world.cache_of(host);
         let mut config = Config {
             node: self.name(),
             ..world.config.clone()

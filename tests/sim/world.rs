@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mika::base::ids::PeerId;
+use mika::cache::Cache;
 use mika::config::{self, Config};
 use mika::journal;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::cache::Server;
 use super::clients::{Client, Return};
 use super::edits::Operator;
 use super::faults;
@@ -25,6 +25,7 @@ use super::hnr;
 use super::model::{Birth, LifeId, Model, Wrong};
 use super::network::{self, Host, Network, elapsed};
 use super::process::Site;
+use super::redis::{Dialer, Redis};
 use super::seedtime::Order;
 use super::storage::Database;
 use super::story::{About, Story};
@@ -47,6 +48,9 @@ const QUIET: Duration = Duration::from_secs(20);
 /// After so long, nothing that is settled may be kept anywhere: peers expire meanwhile.
 const SETTLED: Duration = Duration::from_secs(2 * TTL + 70);
 
+/// Masters of a cluster.
+const CLUSTER_PARTS: usize = 3;
+
 /// The identity of a client: user, torrent and peer id.
 pub type Key = (u32, u32, PeerId);
 
@@ -59,6 +63,8 @@ pub struct Plan {
     pub sites: usize,
     pub clients: u32,
     pub has_cache: bool,
+    /// Parts of the cache: one server, or the masters of a cluster.
+    pub parts: usize,
     /// The database is a server, with a clock of its own.
     pub has_storage_clock: bool,
     /// The cache writes a log to its disk.
@@ -85,7 +91,7 @@ pub struct World {
     pub plan: Plan,
     pub story: Story,
     pub network: Arc<Network>,
-    pub server: Option<Arc<Server>>,
+    pub redis: Option<Arc<Redis>>,
     pub database: Arc<Database>,
     pub model: Mutex<Model>,
     pub config: Config,
@@ -151,7 +157,8 @@ pub fn run(seed: u64) -> Outcome {
 // === impl Plan ===
 
 impl Plan {
-    fn draw(random: &mut fastrand::Rng) -> Self {
+    /// Every second seed has a cluster.
+    fn draw(seed: u64, random: &mut fastrand::Rng) -> Self {
         let has_cache = random.u32(..8) > 0;
         let is_rough = random.u32(..3) == 0;
         let clients = random.u32(2..7);
@@ -163,6 +170,11 @@ impl Plan {
             has_storage_clock: sites > 1 || random.bool(),
             clients,
             has_cache,
+            parts: if seed.is_multiple_of(2) {
+                CLUSTER_PARTS
+            } else {
+                1
+            },
             is_persistent: random.bool(),
             copies: random.u32(..5) == 0,
             edits: random.u32(..3) == 0,
@@ -223,7 +235,7 @@ impl Plan {
 impl World {
     fn new(seed: u64) -> Arc<Self> {
         let mut random = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut random);
+        let plan = Plan::draw(seed, &mut random);
         let folder = folder(seed);
         let site = |at: usize| {
             let name = ["a", "b", "c"][at];
@@ -233,10 +245,11 @@ impl World {
         journal::disk::set(Arc::clone(&disk) as Arc<dyn journal::disk::Disk>);
         Arc::new(Self {
             story: Story::begin(),
-            network: Arc::new(Network::new(random.u64(..))),
-            server: plan
-                .has_cache
-                .then(|| Arc::new(Server::new(plan.is_persistent))),
+            network: Arc::new(Network::new(random.u64(..), plan.parts)),
+            redis: plan.has_cache.then(|| {
+                let redis = Redis::new(plan.is_persistent, plan.parts, random.u64(..));
+                Arc::new(redis)
+            }),
             database: Arc::new(Database::new(
                 plan.users,
                 plan.torrents,
@@ -301,6 +314,7 @@ impl World {
         self.check_credit();
         self.check_swarms();
         self.check_registry();
+        self.check_cache(true).await;
         sleep(SETTLED).await;
         self.check_hnr();
         self.check_rest().await;
@@ -377,6 +391,17 @@ impl World {
 
     pub fn new_host(&self, skew: i64) -> &'static Host {
         Host::begin(self.hosts.fetch_add(1, Ordering::Relaxed) + 1, skew)
+    }
+
+    /// The driver of the cache in a process.
+    pub fn cache_of(&self, host: &'static Host) -> Option<Arc<dyn Cache>> {
+        let dialer = Dialer {
+            redis: Arc::clone(self.redis.as_ref()?),
+            network: Arc::clone(&self.network),
+            host,
+            story: self.story.clone(),
+        };
+        Some(dialer.open())
     }
 
     pub fn new_client(&self) -> u32 {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, ServerError, Value};
+use redis::{Cmd, ConnectionInfo, Pipeline, ServerError, Value};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
@@ -12,6 +11,7 @@ use super::commands::name_and_key;
 use super::fault::{Failed, RedisFault};
 use super::place::Address;
 use super::reply;
+use super::wire::{RedisDial, RedisWire};
 
 /// How long to wait for the replies to one part of commands.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(super) enum RunKind {
 
 /// A connection, and the server at its other end.
 pub(super) struct Connection {
-    wire: MultiplexedConnection,
+    wire: Box<dyn RedisWire>,
     /// The server without secrets, for messages.
     pub(super) server: Arc<str>,
     /// None for the one server that the URL names.
@@ -56,26 +56,26 @@ pub(super) fn moment(delay: Duration) -> Instant {
 impl Connection {
     /// Connects and logs in; the caller limits the time. With [`RunKind::Mastership`], the server has to be a master.
     pub(super) async fn open(
-        client: &Client,
+        dial: &dyn RedisDial,
+        info: ConnectionInfo,
         server: Arc<str>,
         address: Option<Address>,
         kind: RunKind,
     ) -> Result<Self, RedisFault> {
-        let mut connection = Self::open_any(client, server).await?;
+        let mut connection = Self::open_any(dial, info, server).await?;
         (connection.address, connection.kind) = (address, kind);
         connection.run = connection.read_run().await?;
         Ok(connection)
     }
 
     /// Connects to a server whose run does not matter.
-    pub(super) async fn open_any(client: &Client, server: Arc<str>) -> Result<Self, RedisFault> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let wire = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| RedisFault::of_link(&server, &error))?;
+    pub(super) async fn open_any(
+        dial: &dyn RedisDial,
+        info: ConnectionInfo,
+        server: Arc<str>,
+    ) -> Result<Self, RedisFault> {
+        let dialed = dial.dial(info).await;
+        let wire = dialed.map_err(|error| RedisFault::of_link(&server, &error))?;
         Ok(Self {
             wire,
             server,
@@ -92,7 +92,11 @@ impl Connection {
     /// # Errors
     /// The connection is lost, or (with [`RunKind::Mastership`]) the server is not a master.
     pub(super) async fn read_run(&self) -> Result<Arc<str>, RedisFault> {
-        let info = self.info("server").await?;
+        let sections: &[&str] = match self.kind {
+            RunKind::Process => &["server"],
+            RunKind::Mastership => &["server", "replication"],
+        };
+        let info = self.info(sections).await?;
         let Some(run_id) = info.text("run_id") else {
             let problem = "INFO has no run_id: is a proxy between Mika and Redis?";
             return Err(RedisFault::broken(&self.server, problem));
@@ -100,7 +104,6 @@ impl Connection {
         if self.kind == RunKind::Process {
             return Ok(run_id.into());
         }
-        let info = self.info("replication").await?;
         if info.text("role") != Some("master") {
             return Err(RedisFault::lost(&self.server, "it is a replica now"));
         }
@@ -119,10 +122,16 @@ impl Connection {
         Ok(())
     }
 
-    async fn info(&self, section: &str) -> Result<Info, RedisFault> {
-        let info = redis::cmd("INFO").arg(section).take();
-        let answer = self.one(info, REPLY_TIMEOUT).await?;
-        Ok(Info::of(reply::text(answer).unwrap_or_default()))
+    /// Sections of `INFO`, at once.
+    async fn info(&self, sections: &[&str]) -> Result<Info, RedisFault> {
+        let mut part = Pipeline::new();
+        for section in sections {
+            part.add_command(redis::cmd("INFO").arg(section).take());
+        }
+        let replies = self.send(&part, REPLY_TIMEOUT).await?;
+        self.check(&part, &replies, |_| false)?;
+        let texts = replies.into_iter().filter_map(reply::text);
+        Ok(Info::of(texts.collect::<Vec<_>>().join("\n")))
     }
 
     /// Sends one command; an error reply is a fault.
@@ -146,16 +155,14 @@ impl Connection {
                 "it can't keep up with the commands it was sent",
             ));
         };
-        // A clone is a handle to the same connection.
-        let mut wire = self.wire.clone();
-        match timeout(limit, wire.send_packed_commands(part, 0, part.len())).await {
-            Ok(Ok(replies)) if replies.len() == part.len() => Ok(replies),
-            Ok(Ok(_)) => Err(RedisFault::lost(
+        match self.wire.send(part, limit).await {
+            Ok(Some(replies)) if replies.len() == part.len() => Ok(replies),
+            Ok(Some(_)) => Err(RedisFault::lost(
                 &self.server,
                 "it left commands unanswered",
             )),
-            Ok(Err(error)) => Err(RedisFault::of_link(&self.server, &error)),
-            Err(_) => Err(RedisFault::lost(&self.server, "it does not answer")),
+            Ok(None) => Err(RedisFault::lost(&self.server, "it does not answer")),
+            Err(error) => Err(RedisFault::of_link(&self.server, &error)),
         }
     }
 

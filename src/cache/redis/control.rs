@@ -75,7 +75,8 @@ pub(super) async fn read(
         if let Some(notice) = notice(&fields) {
             notices.push(notice);
         } else {
-            tracing::debug!(%id, "entry of {} passed over: not known", keys::CONTROL);
+            let kind = field(&fields, "kind").unwrap_or_default();
+            link.troubles.unknown_notice(&id, &kind);
         }
     }
     Ok((notices, at(last)))
@@ -124,12 +125,14 @@ fn written(notice: &Notice) -> (&'static str, String) {
     }
 }
 
+fn field(fields: &[(String, Value)], name: &str) -> Option<String> {
+    let (_, value) = fields.iter().find(|(field, _)| field == name)?;
+    reply::text(value.clone())
+}
+
 /// The entry may have been written by hand: the id may be missing where none is needed.
 fn notice(fields: &[(String, Value)]) -> Option<Notice> {
-    let field = |name| {
-        let (_, value) = fields.iter().find(|(field, _)| field == name)?;
-        reply::text(value.clone())
-    };
+    let field = |name| field(fields, name);
     match field("kind")?.as_str() {
         "user" => Some(Notice::User(UserId(field("id")?.parse().ok()?))),
         "torrent" => Some(Notice::Torrent(field("id")?.parse().ok()?)),

@@ -12,7 +12,6 @@ use super::commands::{Commands, Script};
 use super::fault::is_denied;
 use super::link::RedisLink;
 use super::session::RedisSession;
-use super::slots::tag_of;
 use super::{keys, reply};
 use crate::cache::{CacheError, Generation};
 
@@ -76,10 +75,32 @@ pub(super) async fn begin(link: &RedisLink) -> Result<Generation, CacheError> {
         return Ok(session.generation());
     };
     for (key, epoch) in epochs.iter_mut().filter(|(_, epoch)| epoch.is_none()) {
-        let new = format!("{:032x}", fastrand::u128(..));
-        *epoch = reply::text(begin_one(link, &session, key, new).await?);
+        *epoch = reply::text(begin_one(link, &session, key, new_epoch()).await?);
     }
     Ok(link.saw_epochs(&session, epochs))
+}
+
+/// Writes another epoch on one of the masters of a cluster that answer, so that the marks that were set until now are not
+/// valid any more. Other processes take that master as emptied, and write everything again.
+pub(super) async fn replace(link: &RedisLink) -> Result<(), CacheError> {
+    let session = link.session().await?;
+    let mut problem = link.incomplete();
+    for key in reachable_keys(&session) {
+        let new = new_epoch();
+        let set = cmd("SET").arg(&key).arg(&new).take();
+        match session.one(set).await {
+            Ok(_) => {
+                link.note_epoch(key, new);
+                return Ok(());
+            }
+            Err(error) => problem = error,
+        }
+    }
+    Err(problem)
+}
+
+fn new_epoch() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 async fn begin_one(
@@ -102,12 +123,7 @@ async fn begin_one(
 
 /// Reads the epochs of the servers that are connected.
 async fn look(session: &RedisSession<'_>) -> Result<Epochs, CacheError> {
-    let mut found = epoch_keys(session);
-    found.retain(|key| {
-        let index = session.view.server_of(key.as_bytes());
-        let server = index.and_then(|index| session.view.servers.get(index));
-        server.is_some_and(|server| server.connection.is_some())
-    });
+    let found = reachable_keys(session);
     let ask = |key: &String| match session.view.slots {
         Some(_) => cmd("GET").arg(key).take(),
         None => cmd("HGET").arg(key).arg(FIELD).take(),
@@ -129,15 +145,22 @@ async fn look(session: &RedisSession<'_>) -> Result<Epochs, CacheError> {
     ))
 }
 
+/// Those of the servers that are connected.
+fn reachable_keys(session: &RedisSession<'_>) -> Vec<String> {
+    let mut keys = epoch_keys(session);
+    keys.retain(|key| {
+        let index = session.view.server_of(key.as_bytes());
+        let server = index.and_then(|index| session.view.servers.get(index));
+        server.is_some_and(|server| server.connection.is_some())
+    });
+    keys
+}
+
 fn epoch_keys(session: &RedisSession<'_>) -> Vec<String> {
     if session.view.slots.is_none() {
         return vec![keys::REGISTRY.to_owned()];
     }
-    let slots = session.view.epoch_slots();
-    slots
-        .into_iter()
-        .map(|slot| keys::epoch(&tag_of(slot)))
-        .collect()
+    session.view.epoch_keys.to_vec()
 }
 
 /// Identifies the state of all servers for marks: the runs of the servers, and in a cluster the epochs too, because the

@@ -127,8 +127,10 @@ impl Keeping<'_> {
         }
         self.link.note_missed();
         match marks::set(self.link, Mark::Peers, None).await {
-            // If the mark is on that part, nobody can read it either.
-            Err(CacheError::Away(_)) => Ok(()),
+            // The mark is on a part that is away, too. Nobody can read it now, but it must not be valid once that part is
+            // back: this process may have ended by then. Once is enough, or nodes would write everything again and again.
+            Err(CacheError::Away(_)) if self.link.has_replaced_epoch() => Ok(()),
+            Err(CacheError::Away(_)) => epoch::replace(self.link).await,
             set => set,
         }
     }

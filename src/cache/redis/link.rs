@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::Client;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
@@ -20,6 +19,7 @@ use super::place::{Address, FORMS, Place};
 use super::session::RedisSession;
 use super::troubles::Troubles;
 use super::view::View;
+use super::wire::RedisDial;
 use super::{cluster, sentinel};
 use crate::base::backoff::Backoff;
 use crate::base::secret::Secret;
@@ -45,6 +45,7 @@ const OPENING_MAX: usize = 4;
 /// The connections to the servers, shared by all tasks.
 pub(super) struct RedisLink {
     pub(super) place: Place,
+    pub(super) dial: Box<dyn RedisDial>,
     /// The URL without secrets.
     pub(super) server: Arc<str>,
     /// Held while the servers are looked for.
@@ -70,6 +71,8 @@ struct State {
     generation: Generation,
     /// A part of the cluster was away and missed writes.
     has_missed: bool,
+    /// The mark of the peers could not be removed then, and is not valid any more because of another epoch.
+    has_replaced_epoch: bool,
     is_restoring: bool,
 }
 
@@ -80,11 +83,12 @@ struct Restoring(Weak<RedisLink>);
 
 impl RedisLink {
     /// Parses the URL; does not connect yet.
-    pub(super) fn new(url: &Secret) -> Result<Arc<Self>, CacheError> {
+    pub(super) fn new(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Arc<Self>, CacheError> {
         let wrong = |text| CacheError::Broken(format!("cache.url {url}: {text}; {FORMS}"));
         let place = Place::of(url).map_err(wrong)?;
         Ok(Arc::new_cyclic(|me| Self {
             place,
+            dial,
             server: format!("Redis at {url}").into(),
             connecting: tokio::sync::Mutex::new(()),
             opening: Semaphore::new(OPENING_MAX),
@@ -98,6 +102,7 @@ impl RedisLink {
                 epochs: BTreeMap::new(),
                 generation: Generation(0),
                 has_missed: false,
+                has_replaced_epoch: false,
                 is_restoring: false,
             }),
             me: me.clone(),
@@ -185,8 +190,7 @@ impl RedisLink {
         address: Option<Address>,
         kind: RunKind,
     ) -> Result<Connection, RedisFault> {
-        let client = Client::open(info).map_err(|error| RedisFault::of_link(&server, &error))?;
-        let opened = Connection::open(&client, Arc::clone(&server), address, kind);
+        let opened = Connection::open(&*self.dial, info, Arc::clone(&server), address, kind);
         match timeout(CONNECT_TIMEOUT, opened).await {
             Ok(opened) => opened,
             Err(_) => Err(RedisFault::lost(&server, "it does not answer")),
@@ -270,6 +274,18 @@ impl RedisLink {
         self.state.lock().epochs.get(key).cloned()
     }
 
+    /// This process has replaced an epoch by that one, while a part of the cluster is away.
+    pub(super) fn note_epoch(&self, key: String, epoch: String) {
+        let mut state = self.state.lock();
+        state.epochs.insert(key, epoch);
+        state.has_replaced_epoch = true;
+    }
+
+    /// Whether [`Self::note_epoch`] was called since all servers took commands.
+    pub(super) fn has_replaced_epoch(&self) -> bool {
+        self.state.lock().has_replaced_epoch
+    }
+
     /// The data behind a session is lost: begins a new generation, unless one has begun since.
     pub(super) fn was_emptied(&self, session: &RedisSession<'_>) -> Generation {
         let mut state = self.state.lock();
@@ -292,6 +308,7 @@ impl RedisLink {
     /// All servers took commands: if a part of them has missed writes, a new generation begins.
     pub(super) fn all_answered(&self, session: &RedisSession<'_>) -> Generation {
         let mut state = self.state.lock();
+        state.has_replaced_epoch = false;
         if state.has_missed && session.generation() == state.generation {
             state.begin_generation();
         }

@@ -34,6 +34,7 @@ mod upkeep;
 mod users;
 mod view;
 mod whitelist;
+mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use parking_lot::Mutex;
 
 use self::derived::Derived;
 use self::link::RedisLink;
+use self::wire::RedisClient;
 use super::{
     Cache, CacheError, CacheFinding, CacheKey, CacheLeftover, CacheUpkeep, ControlPosition,
     Generation, KeySet, Mark, Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer,
@@ -54,6 +56,10 @@ use crate::base::secret::Secret;
 use crate::change::sums::Credited;
 use crate::change::{Batch, SwarmCounts};
 use crate::registry::{ClientPrefix, StoredTorrent, StoredUser, Wipe};
+
+pub use self::wire::RedisDial;
+#[cfg(feature = "contract")]
+pub use self::wire::RedisWire;
 
 /// The driver `redis`.
 struct Redis {
@@ -83,9 +89,24 @@ pub(super) fn url_warning(url: &Secret) -> Option<String> {
 
 /// Parses the URL; the first call connects.
 pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
-    let link = RedisLink::new(url)?;
-    let streams = journal::Streams::default();
-    Ok(Some(Arc::new(Redis { link, streams })))
+    Ok(Some(Arc::new(Redis::new(url, Box::new(RedisClient))?)))
+}
+
+/// Like the driver `redis`, over connections that the caller provides.
+///
+/// # Errors
+/// The URL is malformed.
+#[cfg(feature = "contract")]
+pub fn open_over(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Arc<dyn Cache>, CacheError> {
+    Ok(Arc::new(Redis::new(url, dial)?))
+}
+
+impl Redis {
+    fn new(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Self, CacheError> {
+        let link = RedisLink::new(url, dial)?;
+        let streams = journal::Streams::default();
+        Ok(Self { link, streams })
+    }
 }
 
 /// Runs a job for each item, a few concurrently; the first error ends it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{Client, cmd};
+use redis::cmd;
 use tokio::time::timeout;
 
 use super::connection::{Connection, RunKind};
@@ -63,7 +63,7 @@ pub(super) async fn ask_all(
 ) -> Vec<(Address, Result<WatchedMaster, RedisFault>)> {
     let asked = place.sentinels.addresses.iter().map(|address| async move {
         let name = format!("{}, sentinel {address}", link.server);
-        let answer = match timeout(ASK_TIMEOUT, ask(place, address, &name)).await {
+        let answer = match timeout(ASK_TIMEOUT, ask(link, place, address, &name)).await {
             Ok(answer) => answer,
             Err(_) => Err(RedisFault::lost(&name, "it does not answer")),
         };
@@ -73,13 +73,14 @@ pub(super) async fn ask_all(
 }
 
 async fn ask(
+    link: &RedisLink,
     place: &SentinelPlace,
     address: &Address,
     name: &str,
 ) -> Result<WatchedMaster, RedisFault> {
-    let of_link = |error| RedisFault::of_link(name, &error);
-    let client = Client::open(place.sentinels.connect_to(address).map_err(of_link)?);
-    let connection = Connection::open_any(&client.map_err(of_link)?, name.into()).await?;
+    let info = place.sentinels.connect_to(address);
+    let info = info.map_err(|error| RedisFault::of_link(name, &error))?;
+    let connection = Connection::open_any(&*link.dial, info, name.into()).await?;
     let ask = cmd("SENTINEL").arg("MASTER").arg(&place.service).take();
     let answer = connection.one(ask, ASK_TIMEOUT).await?;
     let fields = reply::pairs(answer).unwrap_or_default();

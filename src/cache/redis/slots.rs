@@ -21,7 +21,11 @@ pub(super) const MASTERS_MAX: usize = 1000;
 
 /// Which master serves each slot, as an index in a list of masters.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct SlotMap(Box<[u16]>);
+pub(super) struct SlotMap {
+    masters: Box<[u16]>,
+    /// How many slots no master serves.
+    unserved: usize,
+}
 
 /// A range of slots, both ends included, and the address of its master.
 pub(super) type SlotRange = (u16, u16, Address);
@@ -119,32 +123,40 @@ impl SlotMap {
             let index = masters.binary_search(master).ok()?;
             map[usize::from(*first)..=usize::from(*last)].fill(index as u16);
         }
-        Some((Self(map), masters))
+        Some((Self::new(map), masters))
+    }
+
+    fn new(masters: Box<[u16]>) -> Self {
+        let unserved = masters.iter().filter(|index| **index == UNSERVED).count();
+        Self { masters, unserved }
     }
 
     /// The index of the master that serves a slot.
     pub(super) fn master_of(&self, slot: u16) -> Option<usize> {
-        let index = *self.0.get(usize::from(slot))?;
+        let index = *self.masters.get(usize::from(slot))?;
         (index != UNSERVED).then_some(index.into())
     }
 
     /// The same with one slot at another master.
     pub(super) fn with(&self, slot: u16, master: usize) -> Self {
-        let mut map = self.0.clone();
+        let mut map = self.masters.clone();
         if let (Some(entry), Ok(index)) = (map.get_mut(usize::from(slot)), u16::try_from(master)) {
             *entry = index;
         }
-        Self(map)
+        Self::new(map)
     }
 
     /// How many slots no master serves.
     pub(super) fn unserved(&self) -> usize {
-        self.0.iter().filter(|index| **index == UNSERVED).count()
+        self.unserved
     }
 
     /// The lowest slot of a master.
     pub(super) fn first_of(&self, master: usize) -> Option<u16> {
-        let index = self.0.iter().position(|it| usize::from(*it) == master)?;
+        let index = self
+            .masters
+            .iter()
+            .position(|it| usize::from(*it) == master)?;
         u16::try_from(index).ok()
     }
 }

@@ -6,8 +6,9 @@ use data_encoding::HEXLOWER;
 use sha1::{Digest as _, Sha1};
 
 use super::connection::Connection;
+use super::keys;
 use super::place::Address;
-use super::slots::{SlotMap, TAGS, slot_of};
+use super::slots::{SlotMap, TAGS, slot_of, tag_of};
 use crate::cache::{CacheError, Generation};
 
 /// Servers, and which of them serves which key. Replaced as a whole when something changes.
@@ -20,6 +21,8 @@ pub(super) struct View {
     pub(super) servers: Vec<Server>,
     /// None if there is one server.
     pub(super) slots: Option<SlotMap>,
+    /// The keys of the epochs in a cluster: one for each tag, and one of each master that has none of these.
+    pub(super) epoch_keys: Arc<[String]>,
     /// Differs from that of the view before if slots have moved; wraps.
     pub(super) version: u8,
 }
@@ -48,6 +51,7 @@ impl View {
             run: Arc::clone(&connection.run),
             servers: vec![Server::connected(Arc::new(connection))],
             slots: None,
+            epoch_keys: Arc::default(),
             version: 0,
         }
     }
@@ -57,6 +61,7 @@ impl View {
         Self {
             generation: Generation(0),
             run: common_run(&servers),
+            epoch_keys: epoch_keys(&slots, servers.len()),
             servers,
             slots: Some(slots),
             version: 0,
@@ -99,23 +104,6 @@ impl View {
             .position(|it| it.address.as_ref() == Some(address))
     }
 
-    /// The slots that have an epoch: one for each tag, and one of each master that has none of these.
-    pub(super) fn epoch_slots(&self) -> Vec<u16> {
-        let Some(slots) = &self.slots else {
-            return Vec::new();
-        };
-        let mut watched: Vec<u16> = TAGS.iter().map(|tag| slot_of(tag.as_bytes())).collect();
-        for index in 0..self.servers.len() {
-            if !watched
-                .iter()
-                .any(|slot| slots.master_of(*slot) == Some(index))
-            {
-                watched.extend(slots.first_of(index));
-            }
-        }
-        watched
-    }
-
     /// The version of the view that follows this one.
     pub(super) fn version_after(&self, next: &Self) -> u8 {
         let is_same = self.slots == next.slots
@@ -134,6 +122,7 @@ impl View {
         let slots = self.slots.as_ref()?.with(slot, index);
         Some(Self {
             version: self.version.wrapping_add(1),
+            epoch_keys: epoch_keys(&slots, self.servers.len()),
             slots: Some(slots),
             ..self.clone()
         })
@@ -153,6 +142,20 @@ impl View {
         server.problem = Some(error.to_string());
         Some(view)
     }
+}
+
+/// The keys of the epochs for so many masters.
+fn epoch_keys(slots: &SlotMap, masters: usize) -> Arc<[String]> {
+    let of_tags: Vec<Option<usize>> = TAGS
+        .iter()
+        .map(|tag| slots.master_of(slot_of(tag.as_bytes())))
+        .collect();
+    let others = (0..masters).filter(|index| !of_tags.contains(&Some(*index)));
+    let tags_of_others = others.filter_map(|index| slots.first_of(index)).map(tag_of);
+    let tags = TAGS.iter().map(|tag| (*tag).to_owned());
+    tags.chain(tags_of_others)
+        .map(|tag| keys::epoch(&tag))
+        .collect()
 }
 
 /// Identifies the runs of several servers, in any order.

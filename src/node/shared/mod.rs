@@ -6,6 +6,7 @@
 //! when the cache was restarted and may have lost what it was given.
 
 mod peers;
+mod unreadable;
 mod watch;
 
 use std::collections::HashMap;

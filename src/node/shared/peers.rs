@@ -14,6 +14,7 @@ use crate::base::ids::{InfoHash, UserId};
 use crate::cache::{Cache, CacheError, Membership, NodeReport, Replayed, STOPPED, SharedPeer};
 use crate::change::{Batch, Change, Member, packed};
 use crate::node::Node;
+use crate::node::shared::unreadable::UnreadableJournals;
 use crate::tracker::{Mode, Tracker};
 
 /// Torrents whose peers are read or written at once.
@@ -307,6 +308,7 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
         .collect();
     // Kept also of journals that left: what they had before they come back is not counted again.
     let positions = Arc::new(Mutex::new(positions));
+    let unreadable = Arc::new(UnreadableJournals::default());
     let mut followed: HashMap<String, FollowedJournal> = HashMap::new();
     loop {
         if let Ok(nodes) = cache.nodes().await {
@@ -332,8 +334,9 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
             }
             for (name, journal) in &mut followed {
                 journal.follow(|| {
-                    let positions = Arc::clone(&positions);
-                    follow(node.clone(), Arc::clone(&cache), name.clone(), positions)
+                    let (positions, unreadable) = (Arc::clone(&positions), Arc::clone(&unreadable));
+                    let cache = Arc::clone(&cache);
+                    follow(node.clone(), cache, name.clone(), positions, unreadable)
                 });
             }
         }
@@ -384,6 +387,7 @@ async fn follow(
     cache: Arc<dyn Cache>,
     name: String,
     positions: Arc<Mutex<HashMap<String, u64>>>,
+    unreadable: Arc<UnreadableJournals>,
 ) {
     let mut after = positions.lock().get(&name).copied().unwrap_or(0);
     loop {
@@ -396,7 +400,7 @@ async fn follow(
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, node = name, "the journal of another node can't be followed");
+                unreadable.log(&name, &error, node.clock.now().mono);
                 tokio::time::sleep(LOOK_PERIOD).await;
             }
         }

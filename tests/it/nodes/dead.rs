@@ -72,6 +72,30 @@ crate::on_each_database![
     a_gap_in_the_spill_file_is_skipped_at_once,
 ];
 
+/// Two versions side by side: the operator learns of it without debug lines, and not every second.
+#[test]
+fn a_journal_that_cannot_be_followed_is_named_once_a_minute() {
+    let mut site = Site::prepare_on(Database::MariaDb, 1, &AOF, &json!({ "node": "z" }));
+    site.mika.run();
+    for (journal, number, changes) in &FORGED[..2] {
+        forge(&site, journal, *number, changes);
+    }
+    let warnings = || {
+        let log = site.mika.log();
+        let lines = log.lines().filter(|line| line.contains("WARN"));
+        lines
+            .filter(|line| line.contains("the journal of another node can't be followed"))
+            .count()
+    };
+    poll(TRIED_AGAIN, "one is named", || warnings() > 0);
+    poll(REPLAYED, "both count as dead", || {
+        let dead = "the leftover of a node that is gone can't be applied";
+        site.mika.log().matches(dead).count() == 2
+    });
+    // They were tried every second meanwhile.
+    assert_eq!(warnings(), 1, "{}", site.mika.log());
+}
+
 fn a_journal_that_cannot_be_applied_does_not_block_others(database: Database) {
     let mut site = Site::prepare_on(database, 2, &AOF, &json!({ "node": "z" }));
     let mut looks = site.another(&json!({ "node": "looks" }));

@@ -4,15 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use mika::base::ids::{InfoHash, PeerId, UserId};
+use mika::cache::{CacheError, SharedPeer};
+use mika::change::RecordAge;
 use mika::journal;
 use mika::tracker::Tracker;
 
 use super::{Key, TTL, TTL_SLACK, World};
 use crate::model::Wrong;
-use crate::network::elapsed;
+use crate::network::{self, elapsed};
 use crate::process::Running;
+use crate::redis::EntryId;
 use crate::storage::info_hash;
 use crate::{edits, faults, hnr};
+
+/// Seconds after which the cache has what a node decided, if everything is well: the longest flush interval, and tries
+/// that failed before.
+const REACHES_CACHE: i64 = 15;
 
 impl World {
     pub(super) fn check_credit(&self) {
@@ -76,6 +84,79 @@ impl World {
                 }
             }
         }
+    }
+
+    /// If the cache says that it has all peers, a node may start from them: they are as new as those that nodes
+    /// have known for some time. At the end it has to say so.
+    pub async fn check_cache(&self, is_end: bool) {
+        // What a clock or an edit removes is not compared.
+        if self.plan.edits || self.plan.faults.contains(&faults::Kind::ClockJump) {
+            return;
+        }
+        let known = self.records_known();
+        let torrents: Vec<InfoHash> = known.keys().map(|(info_hash, ..)| *info_hash).collect();
+        let Some(cache) = self.cache_of(self.new_host(0)) else {
+            return;
+        };
+        let looked = async {
+            let has_all = cache.has_all_peers().await?;
+            let swarms = cache.peers(&torrents).await?;
+            Ok::<_, CacheError>((has_all && cache.has_all_peers().await?, swarms))
+        };
+        let swarms = match looked.await {
+            Ok((true, swarms)) => swarms,
+            looked if is_end => {
+                let what = looked.map(|_| "it does not have all peers".to_owned());
+                let what = what.unwrap_or_else(|error| error.to_string());
+                return self.fault(
+                    Vec::new(),
+                    format!("the cache is not complete again: {what}"),
+                );
+            }
+            _ => return,
+        };
+        let mut cached = BTreeMap::new();
+        for (info_hash, peers) in swarms {
+            for peer in peers {
+                if let SharedPeer::Member(member) = peer {
+                    let key = (info_hash, member.user, member.peer_id);
+                    cached.insert(key, member.record.age());
+                }
+            }
+        }
+        for (key, (name, age)) in known {
+            let theirs = cached.get(&key);
+            if theirs.is_none_or(|theirs| age.is_newer_than(*theirs)) {
+                let (_, user, peer_id) = key;
+                let what = format!(
+                    "the cache says that it has all peers, but of {peer_id:?} it has {theirs:?}, and {name} {age:?}"
+                );
+                self.fault(vec![user.0], what);
+            }
+        }
+    }
+
+    /// The newest record of each peer that was there some time ago, and which node has it.
+    fn records_known(&self) -> BTreeMap<(InfoHash, UserId, PeerId), (String, RecordAge)> {
+        let before = network::now() - REACHES_CACHE;
+        let mut known: BTreeMap<_, (String, RecordAge)> = BTreeMap::new();
+        for running in self.sites.iter().filter_map(|site| site.running()) {
+            let now = running.clock.now();
+            let shards = (0..Tracker::SHARDS).map(|shard| running.tracker.members(shard, now));
+            for (info_hash, members) in shards.flatten() {
+                for member in members {
+                    let age = member.record.age();
+                    let key = (info_hash, member.user, member.peer_id);
+                    let is_newest = known
+                        .get(&key)
+                        .is_none_or(|(_, other)| age.is_newer_than(*other));
+                    if age.last_announce < before && is_newest {
+                        known.insert(key, (running.name.clone(), age));
+                    }
+                }
+            }
+        }
+        known
     }
 
     /// All nodes know the same peers, and all present ones.
@@ -171,11 +252,11 @@ impl World {
             }
         }
         let tables = self.database.tables();
-        if let Some(server) = &self.server {
-            for (name, stream) in server.data().streams {
+        if let Some(redis) = &self.redis {
+            for (name, stream) in redis.journals() {
                 let applied = tables.journals.get(&name).copied().unwrap_or(0);
-                let is_left = |number: &&u64| !may_keep || **number > applied;
-                let left = stream.batches.keys().filter(is_left).count();
+                let is_left = |(number, _): &&EntryId| !may_keep || *number > applied;
+                let left = stream.entries.keys().filter(is_left).count();
                 if left > 0 {
                     self.fault(
                         Vec::new(),

@@ -1,0 +1,169 @@
+//! The keys of one server, with values of the types that Mika uses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+/// Milliseconds and sequence number.
+pub type EntryId = (u64, u64);
+
+/// Fields and values.
+pub type Fields = Vec<(String, String)>;
+
+/// Copies share their values.
+#[derive(Clone, Default)]
+pub struct Keyspace {
+    keys: BTreeMap<Arc<str>, Arc<Held>>,
+    /// When some of the keys expire.
+    expiring: BTreeMap<Arc<str>, Instant>,
+}
+
+#[derive(Clone)]
+pub enum Held {
+    Text(String),
+    Hash(BTreeMap<String, String>),
+    Set(BTreeSet<String>),
+    Sorted(BTreeMap<String, i64>),
+    Stream(Stream),
+}
+
+#[derive(Clone, Default)]
+pub struct Stream {
+    pub entries: BTreeMap<EntryId, Arc<Fields>>,
+    pub last: EntryId,
+}
+
+/// A type that a key can hold.
+pub trait Kind: Default {
+    fn of(held: &Held) -> Option<&Self>;
+    fn of_mut(held: &mut Held) -> Option<&mut Self>;
+    fn held(self) -> Held;
+    fn is_empty(&self) -> bool;
+}
+
+/// The key holds another type of value.
+pub struct WrongType;
+
+macro_rules! kinds {
+    ($($kind:ty => $variant:ident, $is_empty:expr;)*) => {$(
+        impl Kind for $kind {
+            fn of(held: &Held) -> Option<&Self> {
+                match held {
+                    Held::$variant(value) => Some(value),
+                    _ => None,
+                }
+            }
+            fn of_mut(held: &mut Held) -> Option<&mut Self> {
+                match held {
+                    Held::$variant(value) => Some(value),
+                    _ => None,
+                }
+            }
+            fn held(self) -> Held {
+                Held::$variant(self)
+            }
+            fn is_empty(&self) -> bool {
+                let is_empty: fn(&$kind) -> bool = $is_empty;
+                is_empty(self)
+            }
+        }
+    )*};
+}
+
+kinds! {
+    String => Text, |_| false;
+    BTreeMap<String, String> => Hash, BTreeMap::is_empty;
+    BTreeSet<String> => Set, BTreeSet::is_empty;
+    BTreeMap<String, i64> => Sorted, BTreeMap::is_empty;
+    // A stream stays when its last entry is gone.
+    Stream => Stream, |_| false;
+}
+
+// === impl Keyspace ===
+
+impl Keyspace {
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.keys.keys()
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// The value of a key.
+    pub fn get<K: Kind>(&self, key: &str) -> Result<Option<&K>, WrongType> {
+        match self.keys.get(key) {
+            Some(held) => K::of(held).map(Some).ok_or(WrongType),
+            None => Ok(None),
+        }
+    }
+
+    /// Changes the value of a key, which is created if it is missing and removed if it is empty afterwards.
+    pub fn change<K: Kind, T>(
+        &mut self,
+        key: &str,
+        change: impl FnOnce(&mut K) -> T,
+    ) -> Result<T, WrongType> {
+        let new = || Arc::new(K::default().held());
+        let held = self.keys.entry(key.into()).or_insert_with(new);
+        let value = K::of_mut(Arc::make_mut(held)).ok_or(WrongType)?;
+        let result = change(value);
+        if value.is_empty() {
+            self.remove(key);
+        }
+        Ok(result)
+    }
+
+    /// Writes a text, whatever the key held.
+    pub fn set(&mut self, key: &str, text: &str, until: Option<Instant>) {
+        self.remove(key);
+        let key: Arc<str> = key.into();
+        if let Some(until) = until {
+            self.expiring.insert(Arc::clone(&key), until);
+        }
+        self.keys.insert(key, Arc::new(Held::Text(text.to_owned())));
+    }
+
+    /// Lets a key expire then; false if it is missing.
+    pub fn expire(&mut self, key: &str, until: Instant) -> bool {
+        let is_there = self.has(key);
+        if is_there {
+            self.expiring.insert(key.into(), until);
+        }
+        is_there
+    }
+
+    pub fn remove(&mut self, key: &str) -> bool {
+        self.expiring.remove(key);
+        self.keys.remove(key).is_some()
+    }
+
+    /// Removes what has expired by `now`.
+    pub fn purge(&mut self, now: Instant) {
+        let keys = &mut self.keys;
+        self.expiring.retain(|key, until| {
+            let is_alive = *until > now;
+            if !is_alive {
+                keys.remove(key);
+            }
+            is_alive
+        });
+    }
+
+    /// Keeps these keys only.
+    pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.keys.retain(|key, _| is_kept(key));
+        self.expiring.retain(|key, _| is_kept(key));
+    }
+
+    /// Moves a key from another server to this one.
+    pub fn take_from(&mut self, other: &mut Self, key: &str) {
+        if let Some((key, held)) = other.keys.remove_entry(key) {
+            self.keys.insert(key, held);
+        }
+        if let Some((key, until)) = other.expiring.remove_entry(key) {
+            self.expiring.insert(key, until);
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The servers of the cache: one, or the masters of a cluster with a replica each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::commands::{Command, error, text};
+use super::keyspace::{Keyspace, Stream};
+use super::scripts::Scripts;
+
+/// Snapshots that are kept, and how far apart they are.
+const SNAPSHOTS: usize = 40;
+const SNAPSHOT_PERIOD: Duration = Duration::from_millis(100);
+
+/// How many slots a cluster has.
+const SLOTS: u16 = 16384;
+
+/// Ports of the two servers of a part: `FIRST_PORT + PORTS_APART * part`, and the next one.
+const FIRST_PORT: u16 = 7000;
+const PORTS_APART: u16 = 100;
+
+/// How a part comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgets {
+    Nothing,
+    /// What it was given within this time.
+    Latest(Duration),
+    Everything,
+}
+
+/// The cache.
+pub struct Redis {
+    /// Its servers write logs to their disks.
+    pub is_persistent: bool,
+    is_cluster: bool,
+    state: Mutex<State>,
+    /// Counts events that may wake blocking reads.
+    pub news: watch::Sender<u64>,
+}
+
+struct State {
+    parts: Vec<Part>,
+    /// The part that serves each slot.
+    slots: Vec<usize>,
+    moving: Option<Move>,
+    /// Grows with each failover and each slot that has moved.
+    epoch: u64,
+    random: fastrand::Rng,
+}
+
+/// A master and its replica.
+struct Part {
+    keys: Keyspace,
+    /// Which of the two servers is the master, and the process that each of them is in.
+    master: u16,
+    runs: [u64; 2],
+    /// Begins anew with each failover.
+    history: u64,
+    scripts: Scripts,
+    snapshots: VecDeque<(Instant, Keyspace)>,
+}
+
+/// A slot on its way to another part.
+#[derive(Clone, Copy)]
+struct Move {
+    slot: u16,
+    from: usize,
+    to: usize,
+}
+
+/// A process of a server: a connection leads to one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub part: usize,
+    /// Which server of the part.
+    server: u16,
+    run: u64,
+}
+
+/// The process is gone.
+pub struct Gone;
+
+/// The slot of a key: of the text between the first braces, if there is any.
+pub fn slot_of(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| {
+        let (tag, _) = rest.split_once('}')?;
+        (!tag.is_empty()).then_some(tag)
+    });
+    let mut crc = 0_u16;
+    for byte in tag.unwrap_or(key).bytes() {
+        crc ^= u16::from(byte) << 8;
+        for _ in 0..8 {
+            let is_high = crc & 0x8000 != 0;
+            crc = (crc << 1) ^ if is_high { 0x1021 } else { 0 };
+        }
+    }
+    crc % SLOTS
+}
+
+/// The key of a command, if it has one.
+fn key_of(args: &[String]) -> Option<&str> {
+    let at = match args[0].as_str() {
+        "PING" | "INFO" | "CLUSTER" | "SCRIPT" | "SCAN" | "CONFIG" => return None,
+        "XINFO" => 2,
+        "EVALSHA" => 3,
+        "XREAD" => args.iter().position(|arg| arg == "STREAMS")? + 1,
+        _ => 1,
+    };
+    args.get(at).map(String::as_str)
+}
+
+// === impl Redis ===
+
+impl Redis {
+    /// One server, or a cluster of several parts.
+    pub fn new(is_persistent: bool, parts: usize, seed: u64) -> Self {
+        let part = |_| Part {
+            keys: Keyspace::default(),
+            master: 0,
+            runs: [1, 2],
+            history: 1,
+            scripts: Scripts::default(),
+            snapshots: VecDeque::new(),
+        };
+        let slots = (0..SLOTS).map(|slot| usize::from(slot) * parts / usize::from(SLOTS));
+        Self {
+            is_persistent,
+            is_cluster: parts > 1,
+            state: Mutex::new(State {
+                parts: (0..parts).map(part).collect(),
+                slots: slots.collect(),
+                moving: None,
+                epoch: 1,
+                random: fastrand::Rng::with_seed(seed),
+            }),
+            news: watch::Sender::new(0),
+        }
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
+    pub fn parts(&self) -> usize {
+        self.state.lock().parts.len()
+    }
+
+    /// As in the config of a node: every server is named.
+    pub fn url(&self) -> String {
+        if !self.is_cluster {
+            return format!("redis://cache:{FIRST_PORT}");
+        }
+        let parts = 0..self.parts() as u16;
+        let hosts = parts.flat_map(|part| {
+            let port = FIRST_PORT + PORTS_APART * part;
+            [format!("cache:{port}"), format!("cache:{}", port + 1)]
+        });
+        format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
+    }
+
+    /// The part of the server with that port.
+    pub fn part_at(port: u16) -> usize {
+        usize::from((port - FIRST_PORT) / PORTS_APART)
+    }
+
+    /// The process that listens there now.
+    pub fn process_at(&self, port: u16) -> Process {
+        let (part, server) = (Self::part_at(port), port % PORTS_APART);
+        let run = self.state.lock().parts[part].runs[usize::from(server)];
+        Process { part, server, run }
+    }
+
+    /// The streams of journals.
+    pub fn journals(&self) -> BTreeMap<String, Stream> {
+        let state = self.state.lock();
+        let mut journals = BTreeMap::new();
+        for part in &state.parts {
+            let names = part.keys.names();
+            for (key, name) in names.filter_map(|key| Some((key, key.strip_prefix("t:journal:")?)))
+            {
+                if let Ok(Some(stream)) = part.keys.get::<Stream>(key) {
+                    journals.insert(name.to_owned(), stream.clone());
+                }
+            }
+        }
+        journals
+    }
+
+    /// The master of a part is restarted.
+    pub fn restart(&self, part: usize, forgets: Forgets) {
+        let mut state = self.state.lock();
+        state.forget(part, forgets);
+        let run = state.random.u64(..);
+        let part = &mut state.parts[part];
+        part.runs[usize::from(part.master)] = run;
+        part.scripts = Scripts::default();
+        drop(state);
+        self.wake();
+    }
+
+    /// The replica of a part takes over. The former master was killed, or goes on as a replica.
+    pub fn fail_over(&self, part: usize, forgets: Forgets) {
+        let mut state = self.state.lock();
+        state.forget(part, forgets);
+        state.epoch += 1;
+        let (run, is_killed) = (state.random.u64(..), state.random.bool());
+        let part = &mut state.parts[part];
+        if is_killed {
+            part.runs[usize::from(part.master)] = run;
+        }
+        part.master = 1 - part.master;
+        part.history += 1;
+        part.scripts = Scripts::default();
+        drop(state);
+        self.wake();
+    }
+
+    /// All keys of a part are deleted, while it runs.
+    pub fn flush(&self, part: usize) {
+        self.state.lock().parts[part].keys = Keyspace::default();
+        self.wake();
+    }
+
+    /// The names of all keys.
+    pub fn keys(&self) -> Vec<Arc<str>> {
+        let state = self.state.lock();
+        let names = state.parts.iter().flat_map(|part| part.keys.names());
+        names.cloned().collect()
+    }
+
+    /// A slot begins to move to a part; false if it is there, or if another one moves.
+    pub fn begin_move(&self, slot: u16, to: usize) -> bool {
+        let mut state = self.state.lock();
+        let from = state.slots[usize::from(slot)];
+        let may_move = from != to && state.moving.is_none();
+        if may_move {
+            state.moving = Some(Move { slot, from, to });
+        }
+        may_move
+    }
+
+    /// Moves the next key of the slot that moves; false if there is none left.
+    pub fn move_next(&self) -> bool {
+        let mut state = self.state.lock();
+        let State { parts, moving, .. } = &mut *state;
+        let Some(moving) = moving else { return false };
+        let mut names = parts[moving.from].keys.names();
+        let key = names.find(|key| slot_of(key) == moving.slot).cloned();
+        drop(names);
+        let Some(key) = key else { return false };
+        let mut from = std::mem::take(&mut parts[moving.from].keys);
+        parts[moving.to].keys.take_from(&mut from, &key);
+        parts[moving.from].keys = from;
+        true
+    }
+
+    /// The slot that moves has arrived, with all that is left of it.
+    pub fn end_move(&self) {
+        while self.move_next() {}
+        let mut state = self.state.lock();
+        if let Some(moving) = state.moving.take() {
+            state.slots[usize::from(moving.slot)] = moving.to;
+            state.epoch += 1;
+        }
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.news.send_modify(|news| *news += 1);
+    }
+
+    /// Executes a pipeline at a process, whose clock shows `unix_millis`; returns a reply for each command.
+    pub fn execute(
+        &self,
+        process: Process,
+        pipeline: &[Vec<String>],
+        unix_millis: u64,
+    ) -> Result<Vec<Value>, Gone> {
+        let mut state = self.state.lock();
+        let part = &state.parts[process.part];
+        if part.runs[usize::from(process.server)] != process.run {
+            return Err(Gone);
+        }
+        state.snapshot(process.part);
+        state.parts[process.part].keys.purge(Instant::now());
+        let mut replies = Vec::with_capacity(pipeline.len());
+        let mut is_asking = false;
+        for args in pipeline {
+            if args[0] == "ASKING" {
+                is_asking = true;
+                replies.push(Value::Okay);
+                continue;
+            }
+            let is_asking = std::mem::take(&mut is_asking);
+            let reply = match self.redirect(&state, process, args, is_asking) {
+                Some(redirect) => redirect,
+                None => self.answer(&mut state, process, args, unix_millis),
+            };
+            replies.push(reply);
+        }
+        let is_news = pipeline.iter().any(|args| args[0] == "XADD");
+        drop(state);
+        if is_news {
+            self.wake();
+        }
+        Ok(replies)
+    }
+
+    /// What the process replies in place of executing a command that belongs elsewhere.
+    fn redirect(
+        &self,
+        state: &State,
+        process: Process,
+        args: &[String],
+        is_asking: bool,
+    ) -> Option<Value> {
+        let key = key_of(args)?;
+        let is_master = state.parts[process.part].master == process.server;
+        if !self.is_cluster {
+            return (!is_master)
+                .then(|| error("READONLY You can't write against a read only replica."));
+        }
+        let slot = slot_of(key);
+        let owner = state.slots[usize::from(slot)];
+        let moving = state.moving.filter(|it| it.slot == slot);
+        let is_imported = moving.is_some_and(|it| it.to == process.part);
+        if !is_master || (owner != process.part && !(is_imported && is_asking)) {
+            let port = state.port_of(owner);
+            return Some(error(&format!("MOVED {slot} cache:{port}")));
+        }
+        let gone_to = moving.filter(|it| it.from == process.part && owner == process.part);
+        let gone_to = gone_to.filter(|_| !state.parts[process.part].keys.has(key))?;
+        let port = state.port_of(gone_to.to);
+        Some(error(&format!("ASK {slot} cache:{port}")))
+    }
+
+    fn answer(
+        &self,
+        state: &mut State,
+        process: Process,
+        args: &[String],
+        unix_millis: u64,
+    ) -> Value {
+        match args[0].as_str() {
+            "PING" => Value::SimpleString("PONG".into()),
+            "INFO" => text(self.info(state, process, unix_millis)),
+            "CLUSTER" if args[1] == "INFO" => text(format!(
+                "cluster_state:ok\r\ncluster_current_epoch:{}\r\n",
+                state.epoch
+            )),
+            "CLUSTER" if args[1] == "SLOTS" => state.ranges(),
+            "CLUSTER" => text(state.open_slots(process.part)),
+            "CONFIG" => Value::Array(Vec::new()),
+            "SCRIPT" => state.parts[process.part].scripts.load(&args[2]),
+            name => {
+                let part = &mut state.parts[process.part];
+                if name == "EVALSHA" {
+                    return part.scripts.call(&mut part.keys, args);
+                }
+                let command = Command {
+                    keys: &mut part.keys,
+                    args,
+                    unix_millis,
+                };
+                command.execute()
+            }
+        }
+    }
+
+    /// All sections of `INFO` at once.
+    fn info(&self, state: &State, process: Process, unix_millis: u64) -> String {
+        let part = &state.parts[process.part];
+        let is_master = part.master == process.server;
+        [
+            ("redis_version", "7.4.0".to_owned()),
+            (
+                "redis_mode",
+                if self.is_cluster {
+                    "cluster"
+                } else {
+                    "standalone"
+                }
+                .into(),
+            ),
+            (
+                "run_id",
+                format!("{}-{}-{:x}", process.part, process.server, process.run),
+            ),
+            ("server_time_usec", (unix_millis * 1000).to_string()),
+            ("role", if is_master { "master" } else { "slave" }.into()),
+            ("master_replid", format!("history-{}", part.history)),
+            ("connected_slaves", "1".into()),
+            ("aof_enabled", u8::from(self.is_persistent).to_string()),
+            ("maxmemory_policy", "noeviction".into()),
+            ("evicted_keys", "0".into()),
+        ]
+        .map(|(name, value)| format!("{name}:{value}\r\n"))
+        .concat()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn port_of(&self, part: usize) -> u16 {
+        FIRST_PORT + PORTS_APART * part as u16 + self.parts[part].master
+    }
+
+    fn snapshot(&mut self, part: usize) {
+        let now = Instant::now();
+        let part = &mut self.parts[part];
+        let latest = part.snapshots.back().map(|(at, _)| *at);
+        if latest.is_none_or(|at| now - at >= SNAPSHOT_PERIOD) {
+            part.snapshots.push_back((now, part.keys.clone()));
+            if part.snapshots.len() > SNAPSHOTS {
+                part.snapshots.pop_front();
+            }
+        }
+    }
+
+    fn forget(&mut self, at: usize, forgets: Forgets) {
+        let Self {
+            parts,
+            slots,
+            moving,
+            ..
+        } = self;
+        let part = &mut parts[at];
+        match forgets {
+            Forgets::Nothing => {}
+            Forgets::Latest(time) => {
+                let since = Instant::now().checked_sub(time);
+                let is_old = |(at, _): &&(Instant, Keyspace)| since.is_some_and(|it| *at <= it);
+                let found = part.snapshots.iter().rev().find(is_old).cloned();
+                part.keys = found.map(|(_, keys)| keys).unwrap_or_default();
+                // What has moved away meanwhile is not served here any more.
+                let is_here = |key: &str| {
+                    let slot = slot_of(key);
+                    let is_imported = moving.is_some_and(|it| it.slot == slot && it.to == at);
+                    slots[usize::from(slot)] == at || is_imported
+                };
+                part.keys.retain(is_here);
+            }
+            Forgets::Everything => part.keys = Keyspace::default(),
+        }
+        part.snapshots.clear();
+    }
+
+    /// The reply to `CLUSTER SLOTS`.
+    fn ranges(&self) -> Value {
+        let mut ranges = Vec::new();
+        let mut first = 0;
+        for range in self.slots.chunk_by(|one, next| one == next) {
+            let last = first + range.len() as i64 - 1;
+            let server = vec![
+                text("cache"),
+                Value::Int(self.port_of(range[0]).into()),
+                text(format!("id-{}", range[0])),
+            ];
+            let range = vec![Value::Int(first), Value::Int(last), Value::Array(server)];
+            ranges.push(Value::Array(range));
+            first = last + 1;
+        }
+        Value::Array(ranges)
+    }
+
+    /// The reply to `CLUSTER NODES`, with as much as the driver reads.
+    fn open_slots(&self, part: usize) -> String {
+        let open = self.moving.map_or(String::new(), |it| match part {
+            part if part == it.from => format!(" [{}->-id-{}]", it.slot, it.to),
+            part if part == it.to => format!(" [{}-<-id-{}]", it.slot, it.from),
+            _ => String::new(),
+        });
+        format!("id-{part} cache:1@1 myself,master - 0 0 1 connected 0-1{open}\n")
+    }
+}
