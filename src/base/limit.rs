@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use foldhash::fast::RandomState;
+use crate::base::hash::RandomState;
 
 /// Slots for networks; two networks in one slot share a limit. Fewer when fuzzing, where every run makes a table.
 const SLOTS: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 15 };

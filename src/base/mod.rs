@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub mod drivers;
 pub mod file;
+pub mod hash;
 pub mod ids;
 pub mod limit;
 pub mod networks;

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
+use crate::base::hash::RandomState;
 use crate::base::ids::InfoHash;
 use crate::change::{Batch, Change, PeerKey};
 

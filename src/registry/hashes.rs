@@ -6,8 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
+use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::registry::{Torrent, TorrentEntry};
 

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use self::hashes::TorrentIndex;
+use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 
 pub use hashes::Hashes;

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
 
-use foldhash::fast::RandomState;
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::coverage::Coverage;
@@ -12,6 +11,7 @@ use crate::accounting::machines::Machines;
 use crate::accounting::packed;
 use crate::accounting::peer::{PeerAccount, Totals};
 use crate::accounting::sessions::{Dip, Point, ReportSource, Sessions, Settled};
+use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::journals::{node_of, start_of};
 use crate::change::sums::{Credited, Sum};

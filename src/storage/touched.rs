@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use foldhash::fast::RandomState;
-
+use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::change::{Change, PeerChange, PeerKey};
 

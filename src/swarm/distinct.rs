@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
-use foldhash::fast::RandomState;
+use crate::base::hash::RandomState;
 
 /// Places of endpoints by their hash, with open addressing; half of the slots stay empty.
 #[derive(Debug, Default)]

@@ -7,30 +7,13 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;
 
-#[cfg(not(feature = "contract"))]
-use foldhash::quality::RandomState;
-#[cfg(feature = "contract")]
-use foldhash::{SharedSeed, quality::SeedableRandomState};
+use crate::base::hash::QualityRandomState;
 
 /// Arrays up to this length are scanned and need no index.
 pub const SEARCH_MAX: usize = 16;
 
 /// Seeded at random by each process, because clients choose what is hashed.
-#[cfg(not(feature = "contract"))]
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-
-/// Seeded by the standard library's randomness instead of time and addresses: a simulation controls the
-/// time.
-#[cfg(feature = "contract")]
-static HASHER: LazyLock<SeedableRandomState> = LazyLock::new(|| {
-    static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
-    SeedableRandomState::with_seed(random(), &SHARED)
-});
-
-#[cfg(feature = "contract")]
-fn random() -> u64 {
-    std::hash::RandomState::new().hash_one(0)
-}
+static HASHER: LazyLock<QualityRandomState> = LazyLock::new(QualityRandomState::default);
 
 /// The hash of a key, for [`Index`]. Its upper bits must be good for consecutive keys, such as the ids of users:
 /// foldhash's fast variant clusters these under one seed in twenty.

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::base::hash::RandomState;
 use crate::base::ids::InfoHash;
 use crate::change::Change;
 

@@ -31,7 +31,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 /// Seeds of an ordinary run of the tests.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 300;
 
 /// Failing seeds whose story is printed in full.
 const PAGES: usize = 3;
@@ -144,7 +144,8 @@ fn every_acknowledged_byte_is_credited_once() {
 
 #[test]
 fn a_seed_runs_the_same_each_time() {
-    for seed in 1..=6 {
+    // Every fifth one has a cluster.
+    for seed in [1, 2, 3, 5, 10, 15] {
         let (one, other) = (run(seed), run(seed));
         assert_eq!(one.hash, other.hash, "seed {seed}");
     }

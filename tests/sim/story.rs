@@ -34,6 +34,8 @@ struct Line {
 pub struct Story {
     began: Instant,
     lines: Arc<Mutex<Lines>>,
+    /// Lines about traffic are shown, too.
+    has_traffic: bool,
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ impl Story {
         Self {
             began: Instant::now(),
             lines: Arc::default(),
+            has_traffic: std::env::var_os("MIKA_SIM_TRAFFIC").is_some(),
         }
     }
 
@@ -60,7 +63,7 @@ impl Story {
         for byte in at.to_le_bytes().iter().chain(text.as_bytes()) {
             lines.hash = (lines.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if about != About::Traffic || std::env::var_os("MIKA_SIM_TRAFFIC").is_some() {
+        if about != About::Traffic || self.has_traffic {
             lines.kept.push(Line { at, about, text });
         }
     }

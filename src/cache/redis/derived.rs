@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use foldhash::fast::RandomState;
 use redis::{Cmd, ServerError, Value, cmd};
 
 use super::commands::{Commands, Fields, ListFields};
 use super::session::RedisSession;
 use super::swarms::{MemberKey, MemberText, MemberWrites};
 use super::{keys, reply};
+use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::cache::{CacheError, Membership};
 use crate::change::sums::{Credited, Sum};

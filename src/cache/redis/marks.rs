@@ -36,8 +36,8 @@ pub(super) async fn set(
     text: Option<(Generation, &str)>,
 ) -> Result<(), CacheError> {
     let session = link.session().await?;
+    let forget = cmd("HDEL").arg(keys::REGISTRY).arg(field(mark)).take();
     let Some((generation, text)) = text else {
-        let forget = cmd("HDEL").arg(keys::REGISTRY).arg(field(mark)).take();
         return session.one(forget).await.map(drop);
     };
     let now = epoch::compare(link, &session).await?;
@@ -52,5 +52,11 @@ pub(super) async fn set(
     set.arg(keys::REGISTRY)
         .arg(field(mark))
         .arg(format!("{text}@{run}"));
-    session.one(set).await.map(drop)
+    session.one(set).await?;
+    // A batch that missed a part meanwhile may have removed the mark before it was written.
+    if mark == Mark::Peers && link.has_missed() {
+        session.one(forget).await?;
+        return Err(link.incomplete());
+    }
+    Ok(())
 }

@@ -4,10 +4,10 @@ use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::base::addr::canonical;
+use crate::base::hash::RandomState;
 use crate::base::limit::Network;
 
 /// Number of keys. Networks that share a key share one limit.

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::RandomState;
 use strum::VariantArray as _;
 use tokio::task::AbortHandle;
 
 use super::Phase;
+use crate::base::hash::RandomState;
 
 /// The end of a list.
 const END: u32 = u32::MAX;

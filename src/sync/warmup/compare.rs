@@ -3,18 +3,17 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use foldhash::quality::RandomState;
-
 use super::read::{Reader, count_gone};
 use super::stored::{Digest, Digester};
 use super::{WarmupCounts, WarmupParts, WarmupProgress, WarmupReport, WarmupStep};
+use crate::base::hash::QualityRandomState;
 use crate::base::ids::{InfoHash, UserId};
 use crate::cache::Cache;
 use crate::registry::{Torrent, User};
 use crate::sync::SyncError;
 
 /// Rows of the cache by their key, each as a digest of what a warmup would write.
-type Rows<K> = HashMap<K, Digest, RandomState>;
+type Rows<K> = HashMap<K, Digest, QualityRandomState>;
 
 struct Comparison<'a, P> {
     reader: Reader<'a, P>,

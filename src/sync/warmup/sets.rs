@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
-
 use super::load::{Loader, Writes};
 use super::read::PAGE;
 use super::{WarmupCounts, WarmupProgress, WarmupStep};
+use crate::base::hash::QualityRandomState;
 use crate::base::ids::{TorrentId, UserId};
 use crate::cache::Membership;
 use crate::storage::{StoredHistory, StoredPeer};
@@ -23,7 +22,8 @@ impl<P: WarmupProgress> Loader<'_, P> {
     /// was completed.
     pub async fn load_sets(&mut self) -> Result<(), SyncError> {
         self.reader.progress.begin(WarmupStep::Sets);
-        let torrents: HashSet<TorrentId, RandomState> = self.reader.stored.torrent_ids().collect();
+        let torrents: HashSet<TorrentId, QualityRandomState> =
+            self.reader.stored.torrent_ids().collect();
         self.load_active(&torrents).await?;
         self.load_histories(&torrents).await?;
         let counts = WarmupCounts::default();
@@ -33,7 +33,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
 
     async fn load_active(
         &mut self,
-        torrents: &HashSet<TorrentId, RandomState>,
+        torrents: &HashSet<TorrentId, QualityRandomState>,
     ) -> Result<(), SyncError> {
         let mut writes = Writes::default();
         let mut latest = Latest::default();
@@ -67,7 +67,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
 
     async fn load_histories(
         &mut self,
-        torrents: &HashSet<TorrentId, RandomState>,
+        torrents: &HashSet<TorrentId, QualityRandomState>,
     ) -> Result<(), SyncError> {
         let mut writes = Writes::default();
         let mut after = None;
@@ -96,7 +96,7 @@ impl<P: WarmupProgress> Loader<'_, P> {
         &self,
         user: UserId,
         torrent: TorrentId,
-        torrents: &HashSet<TorrentId, RandomState>,
+        torrents: &HashSet<TorrentId, QualityRandomState>,
     ) -> bool {
         self.reader.stored.has_user(user) && torrents.contains(&torrent)
     }

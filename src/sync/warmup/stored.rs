@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash};
 
-use foldhash::quality::RandomState;
-
+use crate::base::hash::QualityRandomState;
 use crate::base::ids::{InfoHash, Passkey, TorrentId, UserId};
 use crate::registry::{BadRow, StoredTorrent, StoredUser};
 
@@ -15,8 +14,8 @@ pub(super) struct Digest([u32; 4]);
 /// Makes [`Digest`]s, which compare with those of the same digester only.
 #[derive(Default)]
 pub(super) struct Digester {
-    high: RandomState,
-    low: RandomState,
+    high: QualityRandomState,
+    low: QualityRandomState,
 }
 
 /// Rows of storage by their identity. Rows come in order of id, so of duplicates the one with the lowest
@@ -24,14 +23,14 @@ pub(super) struct Digester {
 #[derive(Default)]
 pub(super) struct StoredIndex {
     digester: Digester,
-    users: HashMap<UserId, Digest, RandomState>,
-    passkeys: HashMap<Digest, UserId, RandomState>,
+    users: HashMap<UserId, Digest, QualityRandomState>,
+    passkeys: HashMap<Digest, UserId, QualityRandomState>,
     /// By first info hash.
-    torrents: HashMap<InfoHash, TorrentId, RandomState>,
+    torrents: HashMap<InfoHash, TorrentId, QualityRandomState>,
     /// Hybrid torrents by their second one.
-    seconds: HashMap<InfoHash, TorrentId, RandomState>,
+    seconds: HashMap<InfoHash, TorrentId, QualityRandomState>,
     /// Torrents that changed since they were read: their info hash may be another one now.
-    doubtful: HashSet<TorrentId, RandomState>,
+    doubtful: HashSet<TorrentId, QualityRandomState>,
 }
 
 // === impl Digester ===

@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::base::clock::Seconds;
+use crate::base::hash::RandomState;
 use crate::base::ids::UserId;
 use crate::tracker::Refusal;
 

@@ -4,9 +4,8 @@
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use foldhash::fast::RandomState;
-
 use crate::base::clock::Seconds;
+use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, PeerId};
 use crate::swarm::Family;
 

@@ -8,23 +8,32 @@ use tokio::time::Instant;
 /// Milliseconds and sequence number.
 pub type EntryId = (u64, u64);
 
-/// Fields and values.
-pub type Fields = Vec<(String, String)>;
+/// What Redis calls a string.
+pub type Bytes = Vec<u8>;
 
-/// Copies share their values.
+pub type Hash = BTreeMap<Bytes, Bytes>;
+pub type Set = BTreeSet<Bytes>;
+pub type Sorted = BTreeMap<Bytes, i64>;
+
+/// Fields and values of an entry.
+pub type Fields = Vec<(Bytes, Bytes)>;
+
+/// Copies share their values. All keys of Mika are text.
 #[derive(Clone, Default)]
 pub struct Keyspace {
     keys: BTreeMap<Arc<str>, Arc<Held>>,
     /// When some of the keys expire.
     expiring: BTreeMap<Arc<str>, Instant>,
+    /// Grows with each change.
+    pub version: u64,
 }
 
 #[derive(Clone)]
 pub enum Held {
-    Text(String),
-    Hash(BTreeMap<String, String>),
-    Set(BTreeSet<String>),
-    Sorted(BTreeMap<String, i64>),
+    Text(Bytes),
+    Hash(Hash),
+    Set(Set),
+    Sorted(Sorted),
     Stream(Stream),
 }
 
@@ -72,10 +81,10 @@ macro_rules! kinds {
 }
 
 kinds! {
-    String => Text, |_| false;
-    BTreeMap<String, String> => Hash, BTreeMap::is_empty;
-    BTreeSet<String> => Set, BTreeSet::is_empty;
-    BTreeMap<String, i64> => Sorted, BTreeMap::is_empty;
+    Bytes => Text, |_| false;
+    Hash => Hash, BTreeMap::is_empty;
+    Set => Set, BTreeSet::is_empty;
+    Sorted => Sorted, BTreeMap::is_empty;
     // A stream stays when its last entry is gone.
     Stream => Stream, |_| false;
 }
@@ -105,6 +114,7 @@ impl Keyspace {
         key: &str,
         change: impl FnOnce(&mut K) -> T,
     ) -> Result<T, WrongType> {
+        self.version += 1;
         let new = || Arc::new(K::default().held());
         let held = self.keys.entry(key.into()).or_insert_with(new);
         let value = K::of_mut(Arc::make_mut(held)).ok_or(WrongType)?;
@@ -116,19 +126,21 @@ impl Keyspace {
     }
 
     /// Writes a text, whatever the key held.
-    pub fn set(&mut self, key: &str, text: &str, until: Option<Instant>) {
+    pub fn set(&mut self, key: &str, text: Bytes, until: Option<Instant>) {
         self.remove(key);
+        self.version += 1;
         let key: Arc<str> = key.into();
         if let Some(until) = until {
             self.expiring.insert(Arc::clone(&key), until);
         }
-        self.keys.insert(key, Arc::new(Held::Text(text.to_owned())));
+        self.keys.insert(key, Arc::new(Held::Text(text)));
     }
 
     /// Lets a key expire then; false if it is missing.
     pub fn expire(&mut self, key: &str, until: Instant) -> bool {
         let is_there = self.has(key);
         if is_there {
+            self.version += 1;
             self.expiring.insert(key.into(), until);
         }
         is_there
@@ -136,16 +148,19 @@ impl Keyspace {
 
     pub fn remove(&mut self, key: &str) -> bool {
         self.expiring.remove(key);
-        self.keys.remove(key).is_some()
+        let is_gone = self.keys.remove(key).is_some();
+        self.version += u64::from(is_gone);
+        is_gone
     }
 
     /// Removes what has expired by `now`.
     pub fn purge(&mut self, now: Instant) {
-        let keys = &mut self.keys;
+        let (keys, version) = (&mut self.keys, &mut self.version);
         self.expiring.retain(|key, until| {
             let is_alive = *until > now;
             if !is_alive {
                 keys.remove(key);
+                *version += 1;
             }
             is_alive
         });
@@ -153,12 +168,15 @@ impl Keyspace {
 
     /// Keeps these keys only.
     pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.version += 1;
         self.keys.retain(|key, _| is_kept(key));
         self.expiring.retain(|key, _| is_kept(key));
     }
 
     /// Moves a key from another server to this one.
     pub fn take_from(&mut self, other: &mut Self, key: &str) {
+        self.version += 1;
+        other.version += 1;
         if let Some((key, held)) = other.keys.remove_entry(key) {
             self.keys.insert(key, held);
         }

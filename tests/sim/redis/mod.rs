@@ -5,6 +5,7 @@ mod commands;
 mod keyspace;
 mod scripts;
 mod servers;
+mod slots;
 
 use std::io;
 use std::sync::Arc;
@@ -14,15 +15,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mika::base::secret::Secret;
 use mika::cache::{Cache, RedisDial, RedisWire, open_redis_over};
-use redis::{Arg, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, RedisError, Value};
+use redis::{ConnectionAddr, ConnectionInfo, Pipeline, RedisError, Value};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::network::{Host, Network, Place, elapsed};
 use super::story::{About, Story};
 
+use commands::{number, place_of};
 pub use keyspace::{EntryId, Stream};
-use servers::Process;
-pub use servers::{Forgets, Redis, slot_of};
+pub use servers::{Forgets, Redis};
+use servers::{Process, args_of};
+pub use slots::slot_of;
 
 /// The network of one process, on the way to the cache.
 #[derive(Clone)]
@@ -47,19 +50,11 @@ fn broken(problem: &str) -> RedisError {
     io::Error::other(problem.to_owned()).into()
 }
 
-fn args_of(command: &Cmd) -> Vec<String> {
-    let text = |arg| match arg {
-        Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => String::new(),
-    };
-    command.args_iter().map(text).collect()
-}
-
 /// How long a pipeline may block.
-fn block_of(pipeline: &[Vec<String>]) -> Option<Duration> {
-    let args = pipeline.last()?;
-    let at = args.iter().position(|arg| arg == "BLOCK")?;
-    args.get(at + 1)?.parse().ok().map(Duration::from_millis)
+fn block_of(pipeline: &Pipeline) -> Option<Duration> {
+    let args = args_of(pipeline.cmd_iter().last()?);
+    let at = place_of(&args, "BLOCK")?;
+    number(args.get(at + 1)?).map(Duration::from_millis)
 }
 
 // === impl Dialer ===
@@ -79,18 +74,15 @@ impl Dialer {
     }
 
     /// Executes a pipeline at a process.
-    fn execute(
-        &self,
-        process: Process,
-        pipeline: &[Vec<String>],
-    ) -> Result<Vec<Value>, RedisError> {
-        let first = pipeline.iter().find(|args| args[0] != "SCRIPT");
-        let named: Vec<&str> = first
+    fn execute(&self, process: Process, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        let mut commands = pipeline.cmd_iter().map(args_of);
+        let first = commands.find(|args| args[0] != b"SCRIPT");
+        let words: Vec<_> = first
             .iter()
-            .flat_map(|it| it.iter().take(4))
-            .map(|it| &**it)
+            .flat_map(|args| args.iter().take(4))
+            .map(|arg| String::from_utf8_lossy(arg))
             .collect();
-        let text = format!("p{} {} {}", self.host.id, process.part, named.join(" "));
+        let text = format!("p{} {} {}", self.host.id, process.part, words.join(" "));
         self.story.record(About::Traffic, text);
         self.redis
             .execute(process, pipeline, self.unix_millis(process.part))
@@ -123,7 +115,7 @@ impl RedisDial for Dialer {
 
 impl SimulatedWire {
     /// The replies as the network allows; waits for ever for what gets lost.
-    async fn exchange(&self, pipeline: Vec<Vec<String>>) -> Result<Vec<Value>, RedisError> {
+    async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
         let Dialer { network, host, .. } = &self.dialer;
         let place = Place::Cache(self.process.part);
         let trip = network.draw(place);
@@ -140,11 +132,12 @@ impl SimulatedWire {
         if trip.is_late {
             network.later(place, {
                 let (dialer, process) = (self.dialer.clone(), self.process);
+                let pipeline = pipeline.clone();
                 move || drop(dialer.execute(process, &pipeline))
             });
             return self.get_stuck().await;
         }
-        let replies = self.answered(&pipeline).await?;
+        let replies = self.answered(pipeline).await?;
         drop(order);
         tokio::time::sleep(trip.back).await;
         let (weather, cut) = network.look(host, place);
@@ -163,10 +156,11 @@ impl SimulatedWire {
     }
 
     /// The replies, once a blocking read has something or its time is over.
-    async fn answered(&self, pipeline: &[Vec<String>]) -> Result<Vec<Value>, RedisError> {
+    async fn answered(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
         let until = block_of(pipeline).map(|wait| Instant::now() + wait);
+        let mut news = self.dialer.redis.news_of(self.process.part);
         loop {
-            let mut news = self.dialer.redis.news.subscribe();
+            news.mark_unchanged();
             let replies = self.dialer.execute(self.process, pipeline)?;
             let wait = until.filter(|until| *until > Instant::now());
             match wait {
@@ -189,8 +183,7 @@ impl RedisWire for SimulatedWire {
         let host = self.dialer.host;
         // A process that is paused sends nothing, and notices nothing.
         host.turn().await;
-        let pipeline = commands.cmd_iter().map(args_of).collect();
-        let answered = timeout(limit, self.exchange(pipeline)).await;
+        let answered = timeout(limit, self.exchange(commands)).await;
         host.turn().await;
         answered.ok().transpose()
     }

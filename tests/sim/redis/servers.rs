@@ -5,20 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::Value;
+use redis::{Arg, Cmd, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::commands::{Command, error, text};
+use super::commands::{Command, error, place_of, text, word};
 use super::keyspace::{Keyspace, Stream};
 use super::scripts::Scripts;
+use super::slots::{Slots, slot_of};
 
 /// Snapshots that are kept, and how far apart they are.
 const SNAPSHOTS: usize = 40;
 const SNAPSHOT_PERIOD: Duration = Duration::from_millis(100);
-
-/// How many slots a cluster has.
-const SLOTS: u16 = 16384;
 
 /// Ports of the two servers of a part: `FIRST_PORT + PORTS_APART * part`, and the next one.
 const FIRST_PORT: u16 = 7000;
@@ -39,15 +37,13 @@ pub struct Redis {
     pub is_persistent: bool,
     is_cluster: bool,
     state: Mutex<State>,
-    /// Counts events that may wake blocking reads.
-    pub news: watch::Sender<u64>,
+    /// Of each part, wakes blocking reads that may have a reply now.
+    news: Vec<watch::Sender<()>>,
 }
 
 struct State {
     parts: Vec<Part>,
-    /// The part that serves each slot.
-    slots: Vec<usize>,
-    moving: Option<Move>,
+    slots: Slots,
     /// Grows with each failover and each slot that has moved.
     epoch: u64,
     random: fastrand::Rng,
@@ -65,14 +61,6 @@ struct Part {
     snapshots: VecDeque<(Instant, Keyspace)>,
 }
 
-/// A slot on its way to another part.
-#[derive(Clone, Copy)]
-struct Move {
-    slot: u16,
-    from: usize,
-    to: usize,
-}
-
 /// A process of a server: a connection leads to one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -85,33 +73,25 @@ pub struct Process {
 /// The process is gone.
 pub struct Gone;
 
-/// The slot of a key: of the text between the first braces, if there is any.
-pub fn slot_of(key: &str) -> u16 {
-    let tag = key.split_once('{').and_then(|(_, rest)| {
-        let (tag, _) = rest.split_once('}')?;
-        (!tag.is_empty()).then_some(tag)
-    });
-    let mut crc = 0_u16;
-    for byte in tag.unwrap_or(key).bytes() {
-        crc ^= u16::from(byte) << 8;
-        for _ in 0..8 {
-            let is_high = crc & 0x8000 != 0;
-            crc = (crc << 1) ^ if is_high { 0x1021 } else { 0 };
-        }
-    }
-    crc % SLOTS
+/// The arguments of a command, its name among them.
+pub fn args_of(command: &Cmd) -> Vec<&[u8]> {
+    let bytes = |arg| match arg {
+        Arg::Simple(bytes) => bytes,
+        _ => &[][..],
+    };
+    command.args_iter().map(bytes).collect()
 }
 
 /// The key of a command, if it has one.
-fn key_of(args: &[String]) -> Option<&str> {
-    let at = match args[0].as_str() {
+fn key_of<'a>(args: &[&'a [u8]]) -> Option<&'a str> {
+    let at = match word(args, 0) {
         "PING" | "INFO" | "CLUSTER" | "SCRIPT" | "SCAN" | "CONFIG" => return None,
         "XINFO" => 2,
         "EVALSHA" => 3,
-        "XREAD" => args.iter().position(|arg| arg == "STREAMS")? + 1,
+        "XREAD" => place_of(args, "STREAMS")? + 1,
         _ => 1,
     };
-    args.get(at).map(String::as_str)
+    (at < args.len()).then(|| word(args, at))
 }
 
 // === impl Redis ===
@@ -127,18 +107,16 @@ impl Redis {
             scripts: Scripts::default(),
             snapshots: VecDeque::new(),
         };
-        let slots = (0..SLOTS).map(|slot| usize::from(slot) * parts / usize::from(SLOTS));
         Self {
             is_persistent,
             is_cluster: parts > 1,
             state: Mutex::new(State {
                 parts: (0..parts).map(part).collect(),
-                slots: slots.collect(),
-                moving: None,
+                slots: Slots::new(parts),
                 epoch: 1,
                 random: fastrand::Rng::with_seed(seed),
             }),
-            news: watch::Sender::new(0),
+            news: (0..parts).map(|_| watch::Sender::new(())).collect(),
         }
     }
 
@@ -222,7 +200,7 @@ impl Redis {
 
     /// All keys of a part are deleted, while it runs.
     pub fn flush(&self, part: usize) {
-        self.state.lock().parts[part].keys = Keyspace::default();
+        self.state.lock().parts[part].keys.retain(|_| false);
         self.wake();
     }
 
@@ -235,20 +213,16 @@ impl Redis {
 
     /// A slot begins to move to a part; false if it is there, or if another one moves.
     pub fn begin_move(&self, slot: u16, to: usize) -> bool {
-        let mut state = self.state.lock();
-        let from = state.slots[usize::from(slot)];
-        let may_move = from != to && state.moving.is_none();
-        if may_move {
-            state.moving = Some(Move { slot, from, to });
-        }
-        may_move
+        self.state.lock().slots.begin_move(slot, to)
     }
 
     /// Moves the next key of the slot that moves; false if there is none left.
     pub fn move_next(&self) -> bool {
         let mut state = self.state.lock();
-        let State { parts, moving, .. } = &mut *state;
-        let Some(moving) = moving else { return false };
+        let State { parts, slots, .. } = &mut *state;
+        let Some(moving) = slots.moving() else {
+            return false;
+        };
         let mut names = parts[moving.from].keys.names();
         let key = names.find(|key| slot_of(key) == moving.slot).cloned();
         drop(names);
@@ -263,23 +237,28 @@ impl Redis {
     pub fn end_move(&self) {
         while self.move_next() {}
         let mut state = self.state.lock();
-        if let Some(moving) = state.moving.take() {
-            state.slots[usize::from(moving.slot)] = moving.to;
-            state.epoch += 1;
-        }
+        state.epoch += u64::from(state.slots.end_move());
         drop(state);
         self.wake();
     }
 
+    /// Wakes all blocking reads.
     fn wake(&self) {
-        self.news.send_modify(|news| *news += 1);
+        for news in &self.news {
+            news.send_replace(());
+        }
+    }
+
+    /// What wakes the blocking reads at a part.
+    pub fn news_of(&self, part: usize) -> watch::Receiver<()> {
+        self.news[part].subscribe()
     }
 
     /// Executes a pipeline at a process, whose clock shows `unix_millis`; returns a reply for each command.
     pub fn execute(
         &self,
         process: Process,
-        pipeline: &[Vec<String>],
+        pipeline: &Pipeline,
         unix_millis: u64,
     ) -> Result<Vec<Value>, Gone> {
         let mut state = self.state.lock();
@@ -290,24 +269,26 @@ impl Redis {
         state.snapshot(process.part);
         state.parts[process.part].keys.purge(Instant::now());
         let mut replies = Vec::with_capacity(pipeline.len());
-        let mut is_asking = false;
-        for args in pipeline {
-            if args[0] == "ASKING" {
+        let (mut is_asking, mut is_news) = (false, false);
+        for command in pipeline.cmd_iter() {
+            let args = args_of(command);
+            let name = word(&args, 0);
+            if name == "ASKING" {
                 is_asking = true;
                 replies.push(Value::Okay);
                 continue;
             }
+            is_news |= name == "XADD";
             let is_asking = std::mem::take(&mut is_asking);
-            let reply = match self.redirect(&state, process, args, is_asking) {
+            let reply = match self.redirect(&state, process, &args, is_asking) {
                 Some(redirect) => redirect,
-                None => self.answer(&mut state, process, args, unix_millis),
+                None => self.answer(&mut state, process, &args, unix_millis),
             };
             replies.push(reply);
         }
-        let is_news = pipeline.iter().any(|args| args[0] == "XADD");
         drop(state);
         if is_news {
-            self.wake();
+            self.news[process.part].send_replace(());
         }
         Ok(replies)
     }
@@ -317,7 +298,7 @@ impl Redis {
         &self,
         state: &State,
         process: Process,
-        args: &[String],
+        args: &[&[u8]],
         is_asking: bool,
     ) -> Option<Value> {
         let key = key_of(args)?;
@@ -327,8 +308,8 @@ impl Redis {
                 .then(|| error("READONLY You can't write against a read only replica."));
         }
         let slot = slot_of(key);
-        let owner = state.slots[usize::from(slot)];
-        let moving = state.moving.filter(|it| it.slot == slot);
+        let owner = state.slots.owner_of(slot);
+        let moving = state.slots.moving_of(slot);
         let is_imported = moving.is_some_and(|it| it.to == process.part);
         if !is_master || (owner != process.part && !(is_imported && is_asking)) {
             let port = state.port_of(owner);
@@ -344,24 +325,24 @@ impl Redis {
         &self,
         state: &mut State,
         process: Process,
-        args: &[String],
+        args: &[&[u8]],
         unix_millis: u64,
     ) -> Value {
-        match args[0].as_str() {
+        match word(args, 0) {
             "PING" => Value::SimpleString("PONG".into()),
             "INFO" => text(self.info(state, process, unix_millis)),
-            "CLUSTER" if args[1] == "INFO" => text(format!(
+            "CLUSTER" if word(args, 1) == "INFO" => text(format!(
                 "cluster_state:ok\r\ncluster_current_epoch:{}\r\n",
                 state.epoch
             )),
-            "CLUSTER" if args[1] == "SLOTS" => state.ranges(),
+            "CLUSTER" if word(args, 1) == "SLOTS" => state.ranges(),
             "CLUSTER" => text(state.open_slots(process.part)),
             "CONFIG" => Value::Array(Vec::new()),
-            "SCRIPT" => state.parts[process.part].scripts.load(&args[2]),
+            "SCRIPT" => state.parts[process.part].scripts.load(args[2]),
             name => {
                 let part = &mut state.parts[process.part];
                 if name == "EVALSHA" {
-                    return part.scripts.call(&mut part.keys, args);
+                    return part.scripts.call(&mut part.keys, word(args, 3), args);
                 }
                 let command = Command {
                     keys: &mut part.keys,
@@ -412,11 +393,15 @@ impl State {
         FIRST_PORT + PORTS_APART * part as u16 + self.parts[part].master
     }
 
+    /// Keeps what a part has now, unless that is known.
     fn snapshot(&mut self, part: usize) {
         let now = Instant::now();
         let part = &mut self.parts[part];
-        let latest = part.snapshots.back().map(|(at, _)| *at);
-        if latest.is_none_or(|at| now - at >= SNAPSHOT_PERIOD) {
+        let latest = part.snapshots.back();
+        let is_due = latest.is_none_or(|(at, keys)| {
+            now - *at >= SNAPSHOT_PERIOD && keys.version != part.keys.version
+        });
+        if is_due {
             part.snapshots.push_back((now, part.keys.clone()));
             if part.snapshots.len() > SNAPSHOTS {
                 part.snapshots.pop_front();
@@ -425,12 +410,7 @@ impl State {
     }
 
     fn forget(&mut self, at: usize, forgets: Forgets) {
-        let Self {
-            parts,
-            slots,
-            moving,
-            ..
-        } = self;
+        let Self { parts, slots, .. } = self;
         let part = &mut parts[at];
         match forgets {
             Forgets::Nothing => {}
@@ -440,12 +420,7 @@ impl State {
                 let found = part.snapshots.iter().rev().find(is_old).cloned();
                 part.keys = found.map(|(_, keys)| keys).unwrap_or_default();
                 // What has moved away meanwhile is not served here any more.
-                let is_here = |key: &str| {
-                    let slot = slot_of(key);
-                    let is_imported = moving.is_some_and(|it| it.slot == slot && it.to == at);
-                    slots[usize::from(slot)] == at || is_imported
-                };
-                part.keys.retain(is_here);
+                part.keys.retain(|key| slots.is_at(slot_of(key), at));
             }
             Forgets::Everything => part.keys = Keyspace::default(),
         }
@@ -454,25 +429,24 @@ impl State {
 
     /// The reply to `CLUSTER SLOTS`.
     fn ranges(&self) -> Value {
-        let mut ranges = Vec::new();
-        let mut first = 0;
-        for range in self.slots.chunk_by(|one, next| one == next) {
-            let last = first + range.len() as i64 - 1;
+        let ranges = self.slots.ranges().iter().map(|&(first, last, part)| {
             let server = vec![
                 text("cache"),
-                Value::Int(self.port_of(range[0]).into()),
-                text(format!("id-{}", range[0])),
+                Value::Int(self.port_of(part).into()),
+                text(format!("id-{part}")),
             ];
-            let range = vec![Value::Int(first), Value::Int(last), Value::Array(server)];
-            ranges.push(Value::Array(range));
-            first = last + 1;
-        }
-        Value::Array(ranges)
+            Value::Array(vec![
+                Value::Int(first),
+                Value::Int(last),
+                Value::Array(server),
+            ])
+        });
+        Value::Array(ranges.collect())
     }
 
     /// The reply to `CLUSTER NODES`, with as much as the driver reads.
     fn open_slots(&self, part: usize) -> String {
-        let open = self.moving.map_or(String::new(), |it| match part {
+        let open = self.slots.moving().map_or(String::new(), |it| match part {
             part if part == it.from => format!(" [{}->-id-{}]", it.slot, it.to),
             part if part == it.to => format!(" [{}-<-id-{}]", it.slot, it.from),
             _ => String::new(),

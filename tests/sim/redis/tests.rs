@@ -1,7 +1,7 @@
 //! The simulated servers, and what the driver does while a part of a cluster is away.
 
 use mika::base::ids::{InfoHash, PeerId};
-use mika::cache::Generation;
+use mika::cache::{CacheError, Generation};
 use mika::change::{Batch, Change, GuestChange, GuestRecord};
 
 use super::*;
@@ -33,7 +33,7 @@ fn dialer(parts: usize) -> Dialer {
 
 /// The part that serves a key at the beginning.
 fn part_of(key: &str) -> usize {
-    usize::from(slot_of(key)) * PARTS / 16384
+    slots::first_owner(slot_of(key), PARTS)
 }
 
 /// A batch with an announce in a swarm of each part.
@@ -153,4 +153,41 @@ fn what_a_part_missed_is_not_taken_as_complete() {
             assert!(dialer.open().has_all_peers().await.unwrap());
         });
     }
+}
+
+/// The mark is on its way while a batch misses a part, and the mark's removal overtakes it.
+#[test]
+fn a_mark_is_not_valid_if_a_part_missed_something_while_it_was_written() {
+    run(async {
+        let dialer = dialer(PARTS);
+        let marks = part_of("t:registry");
+        let away = (marks + 1) % PARTS;
+        let mut journals = (0..100).map(|number| format!("a#1.{number}"));
+        let is_elsewhere = |name: &String| {
+            let part = part_of(&format!("t:journal:{name}"));
+            part != marks && part != away
+        };
+        let journal = journals.find(is_elsewhere).unwrap();
+        let cache = dialer.clone().open();
+        let generation = cache.begin_epoch().await.unwrap();
+        let missed = Batch {
+            changes: vec![batch(1, &journal).changes[away].clone()],
+            ..Batch::clone(&batch(1, &journal))
+        };
+
+        let slow = Duration::from_millis(500);
+        dialer.network.set_slow(&[Place::Cache(marks)], slow);
+        let (set, kept) = tokio::join!(cache.set_has_all_peers(generation), async {
+            // It has compared the epochs, and reads them once more.
+            tokio::time::sleep(Duration::from_millis(1300)).await;
+            dialer.network.set_up(&[Place::Cache(away)], false);
+            cache.keep(generation, &[Arc::new(missed)]).await
+        });
+        kept.unwrap();
+        assert!(matches!(set, Err(CacheError::Away(_))), "{set:?}");
+        dialer.network.set_up(&[Place::Cache(away)], true);
+        let other = dialer.open();
+        other.ping().await.unwrap();
+        assert!(!other.has_all_peers().await.unwrap());
+    });
 }
