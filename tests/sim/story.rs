@@ -60,10 +60,29 @@ impl Story {
         let at = self.began.elapsed().as_millis();
         let text = text.into();
         let mut lines = self.lines.lock();
-        for byte in at.to_le_bytes().iter().chain(text.as_bytes()) {
-            lines.hash = (lines.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        lines.add(&at.to_le_bytes());
+        lines.add(text.as_bytes());
         if about != About::Traffic || self.has_traffic {
+            lines.kept.push(Line { at, about, text });
+        }
+    }
+
+    /// Records traffic by its words.
+    pub fn record_traffic<'a>(&self, from: u32, to: usize, words: impl Iterator<Item = &'a [u8]>) {
+        let mut lines = self.lines.lock();
+        let at = self.began.elapsed().as_millis();
+        lines.add(&at.to_le_bytes());
+        lines.add(&from.to_le_bytes());
+        lines.add(&to.to_le_bytes());
+        let mut text = String::new();
+        for word in words {
+            lines.add(word);
+            if self.has_traffic {
+                let _ = write!(text, " {}", String::from_utf8_lossy(word));
+            }
+        }
+        if self.has_traffic {
+            let (about, text) = (About::Traffic, format!("p{from} {to}{text}"));
             lines.kept.push(Line { at, about, text });
         }
     }
@@ -102,5 +121,21 @@ impl Story {
             }
         }
         page
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    /// Adds bytes to the hash.
+    fn add(&mut self, bytes: &[u8]) {
+        let mut hash = self.hash;
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0100_0000_01b3);
+            hash ^= hash >> 32;
+        }
+        self.hash = hash;
     }
 }

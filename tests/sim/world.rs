@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::clients::{Client, Return};
 use super::edits::Operator;
-use super::faults;
+use super::faults::{self, Kind};
 use super::hnr;
 use super::model::{Birth, LifeId, Model, Wrong};
 use super::network::{self, Host, Network, elapsed};
@@ -77,7 +77,7 @@ pub struct Plan {
     pub edits: bool,
     /// Faults may come while others last.
     pub is_rough: bool,
-    pub faults: Vec<faults::Kind>,
+    pub faults: Vec<Kind>,
     /// Replies of 1000 that don't reach their client.
     pub client_losses: u32,
     /// When a user who left owes seed time.
@@ -202,7 +202,7 @@ impl Plan {
 
     fn order(&self) -> Order {
         let is_alone = self.sites == 1;
-        let may_jump = self.faults.contains(&faults::Kind::ClockJump);
+        let may_jump = self.faults.contains(&Kind::ClockJump);
         let is_held_up = self
             .faults
             .iter()
@@ -249,8 +249,10 @@ impl World {
             story: Story::begin(),
             network: Arc::new(Network::new(random.u64(..), plan.parts)),
             redis: plan.has_cache.then(|| {
-                let redis = Redis::new(plan.is_persistent, plan.parts, random.u64(..));
-                Arc::new(redis)
+                let going_back = [Kind::CacheCrash, Kind::CacheFailover];
+                let goes_back = plan.faults.iter().any(|kind| going_back.contains(kind));
+                let seed = random.u64(..);
+                Arc::new(Redis::new(plan.is_persistent, goes_back, plan.parts, seed))
             }),
             database: Arc::new(Database::new(
                 plan.users,

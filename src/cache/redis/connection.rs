@@ -91,12 +91,29 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is lost, or (with [`RunKind::Mastership`]) the server is not a master.
-    pub(super) async fn read_run(&self) -> Result<Arc<str>, RedisFault> {
+    async fn read_run(&self) -> Result<Arc<str>, RedisFault> {
+        let mut part = Pipeline::new();
+        self.ask_run(&mut part);
+        let replies = self.send(&part, REPLY_TIMEOUT).await?;
+        self.check(&part, &replies, |_| false)?;
+        self.run_of(replies)
+    }
+
+    /// Adds the commands whose replies say which run the server is in.
+    fn ask_run(&self, part: &mut Pipeline) {
         let sections: &[&str] = match self.kind {
             RunKind::Process => &["server"],
             RunKind::Mastership => &["server", "replication"],
         };
-        let info = self.info(sections).await?;
+        for section in sections {
+            part.add_command(redis::cmd("INFO").arg(section).take());
+        }
+    }
+
+    /// The run in the replies to [`Self::ask_run`].
+    fn run_of(&self, replies: impl IntoIterator<Item = Value>) -> Result<Arc<str>, RedisFault> {
+        let texts = replies.into_iter().filter_map(reply::text);
+        let info = Info::of(texts.collect::<Vec<_>>().join("\n"));
         let Some(run_id) = info.text("run_id") else {
             let problem = "INFO has no run_id: is a proxy between Mika and Redis?";
             return Err(RedisFault::broken(&self.server, problem));
@@ -111,27 +128,26 @@ impl Connection {
         Ok(format!("{run_id}/{history}").into())
     }
 
-    /// Checks that the server is still in the run that it was in.
-    pub(super) async fn check_run(&self) -> Result<(), RedisFault> {
-        if self.kind == RunKind::Mastership && self.read_run().await? != self.run {
+    /// The commands of a ping. Of servers with replicas, it also asks which run they are in.
+    pub(super) fn ping(&self) -> Pipeline {
+        let mut part = Pipeline::new();
+        part.add_command(redis::cmd("PING"));
+        if self.kind == RunKind::Mastership {
+            self.ask_run(&mut part);
+        }
+        part
+    }
+
+    /// Checks by the replies to a ping that the server is still in the run that it was in.
+    pub(super) fn check_run(&self, replies: Vec<Value>) -> Result<(), RedisFault> {
+        if self.kind == RunKind::Mastership && self.run_of(replies.into_iter().skip(1))? != self.run
+        {
             return Err(RedisFault::lost(
                 &self.server,
                 "it was a replica, or has begun another history",
             ));
         }
         Ok(())
-    }
-
-    /// Sections of `INFO`, at once.
-    async fn info(&self, sections: &[&str]) -> Result<Info, RedisFault> {
-        let mut part = Pipeline::new();
-        for section in sections {
-            part.add_command(redis::cmd("INFO").arg(section).take());
-        }
-        let replies = self.send(&part, REPLY_TIMEOUT).await?;
-        self.check(&part, &replies, |_| false)?;
-        let texts = replies.into_iter().filter_map(reply::text);
-        Ok(Info::of(texts.collect::<Vec<_>>().join("\n")))
     }
 
     /// Sends one command; an error reply is a fault.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 
 use super::commands::Commands;
 use super::link::RedisLink;
@@ -75,22 +75,22 @@ pub(super) async fn lease(
     let key = keys::lease(name);
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     let session = link.session().await?;
+    // Whether a command on the lease changed it, and whether it is ours after that.
+    let then_read = async |change: Cmd| {
+        let mut commands = Commands::from(change);
+        commands.push(cmd("GET").arg(&key).take());
+        let mut replies = session.run(commands).await?.into_iter();
+        let has_changed = replies.next().is_some_and(|reply| reply != Value::Nil);
+        let owner = replies.next().and_then(reply::text);
+        Ok::<_, CacheError>((has_changed, owner.as_deref() == Some(holder)))
+    };
     let mut take = cmd("SET");
     take.arg(&key).arg(holder).arg("NX").arg("PX").arg(millis);
-    if session.one(take).await? != Value::Nil {
-        return Ok(true);
+    let (is_new, is_ours) = then_read(take).await?;
+    if is_new || !is_ours {
+        return Ok(is_new);
     }
-    if reply::text(session.one(cmd("GET").arg(&key).take()).await?).as_deref() != Some(holder) {
-        return Ok(false);
-    }
-    let mut renew = Commands::from(cmd("PEXPIRE").arg(&key).arg(millis).take());
-    renew.push(cmd("GET").arg(&key).take());
-    let replies = session.run(renew).await?;
-    let is_ours = replies
-        .into_iter()
-        .nth(1)
-        .and_then(reply::text)
-        .is_some_and(|owner| owner == holder);
+    let (_, is_ours) = then_read(cmd("PEXPIRE").arg(&key).arg(millis).take()).await?;
     Ok(is_ours)
 }
 

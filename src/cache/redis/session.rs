@@ -186,11 +186,10 @@ impl<'a> RedisSession<'a> {
 
     /// Checks that a server takes commands and is in the same run as before.
     pub(super) async fn ping(&self, connection: &Arc<Connection>) -> Result<(), RedisFault> {
-        let mut part = Pipeline::new();
-        part.add_command(cmd("PING"));
+        let part = connection.ping();
         let replies = self.send(connection, &part).await?;
         self.check(connection, &part, &replies, |_| false)?;
-        connection.check_run().await.map_err(|fault| {
+        connection.check_run(replies).map_err(|fault| {
             self.link
                 .troubles
                 .unreachable(&connection.server, &fault.error);

@@ -19,7 +19,7 @@ use redis::{ConnectionAddr, ConnectionInfo, Pipeline, RedisError, Value};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::network::{Host, Network, Place, elapsed};
-use super::story::{About, Story};
+use super::story::Story;
 
 use commands::{number, place_of};
 pub use keyspace::{EntryId, Stream};
@@ -77,13 +77,8 @@ impl Dialer {
     fn execute(&self, process: Process, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
         let mut commands = pipeline.cmd_iter().map(args_of);
         let first = commands.find(|args| args[0] != b"SCRIPT");
-        let words: Vec<_> = first
-            .iter()
-            .flat_map(|args| args.iter().take(4))
-            .map(|arg| String::from_utf8_lossy(arg))
-            .collect();
-        let text = format!("p{} {} {}", self.host.id, process.part, words.join(" "));
-        self.story.record(About::Traffic, text);
+        let words = first.iter().flatten().take(4).copied();
+        self.story.record_traffic(self.host.id, process.part, words);
         self.redis
             .execute(process, pipeline, self.unix_millis(process.part))
             .map_err(|_| broken("the connection was reset"))

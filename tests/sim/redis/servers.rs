@@ -35,6 +35,8 @@ pub enum Forgets {
 pub struct Redis {
     /// Its servers write logs to their disks.
     pub is_persistent: bool,
+    /// A part may come back with what it had a moment ago.
+    goes_back: bool,
     is_cluster: bool,
     state: Mutex<State>,
     /// Of each part, wakes blocking reads that may have a reply now.
@@ -98,7 +100,7 @@ fn key_of<'a>(args: &[&'a [u8]]) -> Option<&'a str> {
 
 impl Redis {
     /// One server, or a cluster of several parts.
-    pub fn new(is_persistent: bool, parts: usize, seed: u64) -> Self {
+    pub fn new(is_persistent: bool, goes_back: bool, parts: usize, seed: u64) -> Self {
         let part = |_| Part {
             keys: Keyspace::default(),
             master: 0,
@@ -109,6 +111,7 @@ impl Redis {
         };
         Self {
             is_persistent,
+            goes_back,
             is_cluster: parts > 1,
             state: Mutex::new(State {
                 parts: (0..parts).map(part).collect(),
@@ -266,7 +269,9 @@ impl Redis {
         if part.runs[usize::from(process.server)] != process.run {
             return Err(Gone);
         }
-        state.snapshot(process.part);
+        if self.goes_back {
+            state.snapshot(process.part);
+        }
         state.parts[process.part].keys.purge(Instant::now());
         let mut replies = Vec::with_capacity(pipeline.len());
         let (mut is_asking, mut is_news) = (false, false);

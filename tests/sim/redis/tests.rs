@@ -24,7 +24,7 @@ fn run(test: impl Future<Output = ()>) {
 
 fn dialer(parts: usize) -> Dialer {
     Dialer {
-        redis: Arc::new(Redis::new(true, parts, 1)),
+        redis: Arc::new(Redis::new(true, false, parts, 1)),
         network: Arc::new(Network::new(1, parts)),
         host: Host::begin(1, 0),
         story: Story::begin(),
@@ -57,10 +57,14 @@ fn batch(number: u64, journal: &str) -> Arc<Batch> {
             },
         })
     });
+    batch_of(number, journal, changes.collect())
+}
+
+fn batch_of(number: u64, journal: &str, changes: Vec<Change>) -> Arc<Batch> {
     Arc::new(Batch {
         journal: journal.into(),
         number,
-        changes: changes.collect(),
+        changes,
     })
 }
 
@@ -120,11 +124,8 @@ fn what_a_part_missed_is_not_taken_as_complete() {
             let journal = elsewhere.find(is_elsewhere).unwrap();
             let cache = dialer.clone().open();
             let generation = cache.begin_epoch().await.unwrap();
-            let first = Batch {
-                changes: Vec::new(),
-                ..Batch::clone(&batch(1, journal))
-            };
-            cache.keep(generation, &[Arc::new(first)]).await.unwrap();
+            let first = batch_of(1, journal, Vec::new());
+            cache.keep(generation, &[first]).await.unwrap();
             cache.set_has_all_peers(generation).await.unwrap();
             assert!(cache.has_all_peers().await.unwrap());
 
@@ -170,10 +171,10 @@ fn a_mark_is_not_valid_if_a_part_missed_something_while_it_was_written() {
         let journal = journals.find(is_elsewhere).unwrap();
         let cache = dialer.clone().open();
         let generation = cache.begin_epoch().await.unwrap();
-        let missed = Batch {
-            changes: vec![batch(1, &journal).changes[away].clone()],
-            ..Batch::clone(&batch(1, &journal))
-        };
+        let begin = batch_of(1, &journal, Vec::new());
+        cache.keep(generation, &[begin]).await.unwrap();
+        let change = batch(2, &journal).changes[away].clone();
+        let missed = batch_of(2, &journal, vec![change]);
 
         let slow = Duration::from_millis(500);
         dialer.network.set_slow(&[Place::Cache(marks)], slow);
@@ -181,11 +182,11 @@ fn a_mark_is_not_valid_if_a_part_missed_something_while_it_was_written() {
             // It has compared the epochs, and reads them once more.
             tokio::time::sleep(Duration::from_millis(1300)).await;
             dialer.network.set_up(&[Place::Cache(away)], false);
-            cache.keep(generation, &[Arc::new(missed)]).await
+            cache.keep(generation, &[missed]).await
         });
         kept.unwrap();
         assert!(matches!(set, Err(CacheError::Away(_))), "{set:?}");
-        dialer.network.set_up(&[Place::Cache(away)], true);
+        dialer.network.heal();
         let other = dialer.open();
         other.ping().await.unwrap();
         assert!(!other.has_all_peers().await.unwrap());
