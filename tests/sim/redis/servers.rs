@@ -363,31 +363,29 @@ impl Redis {
     fn info(&self, state: &State, process: Process, unix_millis: u64) -> String {
         let part = &state.parts[process.part];
         let is_master = part.master == process.server;
-        [
-            ("redis_version", "7.4.0".to_owned()),
-            (
-                "redis_mode",
-                if self.is_cluster {
-                    "cluster"
-                } else {
-                    "standalone"
-                }
-                .into(),
-            ),
-            (
-                "run_id",
-                format!("{}-{}-{:x}", process.part, process.server, process.run),
-            ),
-            ("server_time_usec", (unix_millis * 1000).to_string()),
-            ("role", if is_master { "master" } else { "slave" }.into()),
-            ("master_replid", format!("history-{}", part.history)),
-            ("connected_slaves", "1".into()),
-            ("aof_enabled", u8::from(self.is_persistent).to_string()),
-            ("maxmemory_policy", "noeviction".into()),
-            ("evicted_keys", "0".into()),
-        ]
-        .map(|(name, value)| format!("{name}:{value}\r\n"))
-        .concat()
+        format!(
+            "redis_version:7.4.0\r\n\
+             redis_mode:{}\r\n\
+             run_id:{}-{}-{:x}\r\n\
+             server_time_usec:{unix_millis}000\r\n\
+             role:{}\r\n\
+             master_replid:history-{}\r\n\
+             connected_slaves:1\r\n\
+             aof_enabled:{}\r\n\
+             maxmemory_policy:noeviction\r\n\
+             evicted_keys:0\r\n",
+            if self.is_cluster {
+                "cluster"
+            } else {
+                "standalone"
+            },
+            process.part,
+            process.server,
+            process.run,
+            if is_master { "master" } else { "slave" },
+            part.history,
+            u8::from(self.is_persistent),
+        )
     }
 }
 
