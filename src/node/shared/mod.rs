@@ -12,11 +12,12 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheError, ControlPosition, Notice};
 use crate::node::{Node, health, load, upkeep};
 use crate::sync::follow::{FormerHashes, load_first};
 use crate::sync::mirror::NoticeLog;
@@ -44,7 +45,7 @@ pub(super) async fn load(
     cache: &Arc<dyn Cache>,
 ) -> Result<(CacheTasks, RegistryFollower), SyncError> {
     // Before anything is read, so that what changes meanwhile is followed.
-    let position = cache.control_position().await?;
+    let mut position = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
     let loaded = load_first(&node.replica, &**cache).await?;
     let has_peers = loaded.cache_was_usable && has_peers(&**cache, &applied).await?;
@@ -59,7 +60,9 @@ pub(super) async fn load(
     let journals = peers::overlay(node, &**cache, &applied, has_peers).await?;
     if !has_peers {
         peers::upload_loaded(node, &**cache).await?;
-        peers::catch_up(&**cache, &applied).await?;
+        if peers::catch_up(&**cache, &applied).await? {
+            position = tell_of_peers(&**cache, position).await?;
+        }
     }
     load::sweep_all(node);
     let (log, stale) = (Arc::new(NoticeLog::default()), Arc::new(Notify::new()));
@@ -78,6 +81,21 @@ pub(super) async fn load(
         stale,
     };
     Ok((shared, follower))
+}
+
+/// Tells running nodes that the cache has peers that no journal brings them. Returns the position to follow notices
+/// from: `position`, or the one after this notice if there was no other, because this node has those peers.
+async fn tell_of_peers(
+    cache: &dyn Cache,
+    position: ControlPosition,
+) -> Result<ControlPosition, CacheError> {
+    cache.publish(&[Notice::Peers]).await?;
+    let (notices, next) = cache.control(Some(&position), Duration::ZERO).await?;
+    Ok(if notices == [Notice::Peers] {
+        next
+    } else {
+        position
+    })
 }
 
 /// Whether the cache has all peers, and every batch that storage has: then its peers are at least

@@ -267,12 +267,14 @@ fn newer_ones(
 }
 
 /// Moves the journals of the cache up to the batches that storage has applied: the cache has their peers
-/// now, and the next start sees that by these numbers.
+/// now, and the next start sees that by these numbers. Returns whether there were any: other nodes get what these
+/// batches had from the cache only.
 pub(super) async fn catch_up(
     cache: &dyn Cache,
     applied: &HashMap<String, u64>,
-) -> Result<(), CacheError> {
+) -> Result<bool, CacheError> {
     let generation = cache.ping().await?;
+    let mut is_any = false;
     for (name, &applied) in applied {
         if cache.last_kept(name).await? < applied {
             let nothing = Batch {
@@ -282,9 +284,10 @@ pub(super) async fn catch_up(
             };
             cache.keep(generation, &[Arc::new(nothing)]).await?;
             cache.trim_journal(name, Some(applied)).await?;
+            is_any = true;
         }
     }
-    Ok(())
+    Ok(is_any)
 }
 
 /// A journal of the cache's list, as it is followed.

@@ -12,7 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::base::clock::Seconds;
-use crate::cache::{self, Cache, CacheError, Generation, NodeReport, NodeStats, STOPPED, owner};
+use crate::cache::{
+    self, Cache, CacheError, Generation, NodeReport, NodeStats, Notice, STOPPED, owner,
+};
 use crate::change::journals::{is_later, node_of};
 use crate::change::packed;
 use crate::journal::{Replay, credit_rules};
@@ -307,11 +309,11 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     // The numbers in the journals tell the next start whether the cache is behind storage. Other nodes do this
     // for their own journals: raising a number here would shut out what they are about to send again.
     let applied = applied.min(node.journal.progress().applied);
-    peers::catch_up(
-        cache,
-        &HashMap::from([(node.journal.name().to_owned(), applied)]),
-    )
-    .await
+    let own = HashMap::from([(node.journal.name().to_owned(), applied)]);
+    if peers::catch_up(cache, &own).await? {
+        cache.publish(&[Notice::Peers]).await?;
+    }
+    Ok(())
 }
 
 impl NodeProcess {

@@ -91,3 +91,34 @@ fn clients_that_stop_while_redis_comes_back_leave_the_swarm_of_the_other_node() 
     });
     assert!(is_empty, "seeders at both nodes: {found:?}");
 }
+
+/// A node saved a client to storage while Redis was away, and was killed before it could tell others of it. Its next start
+/// does.
+#[test]
+fn a_client_that_only_storage_has_is_known_to_a_running_node_after_the_next_start_of_the_other() {
+    let mut pair = Pair::start_with(Database::MariaDb, 1, &json!({}));
+    let [a, b] = pair.nodes();
+    client(0).accepted(a, "started");
+    poll(ALIKE, "both nodes have the first client", || {
+        [a, b].map(seeders) == [1, 1]
+    });
+    pair.site.redis.kill9();
+    client(1).accepted(b, "started");
+    poll(ALIKE, "storage has the second one", || {
+        pair.site.database.row::<1>("SELECT COUNT(*) FROM peers") == [2]
+    });
+    pair.b.kill9();
+    pair.site.redis.restart();
+    poll(FAILED, "the other node has given Redis its peers", || {
+        let log = pair.site.mika.log();
+        log.contains("the cache has all peers of this node")
+    });
+    assert_eq!(seeders(a), 1);
+    pair.b.run();
+    let mut found = [0; 2];
+    let are_alike = settles(ALIKE, || {
+        found = [a, b].map(seeders);
+        found == [2, 2]
+    });
+    assert!(are_alike, "seeders at both nodes: {found:?}");
+}
