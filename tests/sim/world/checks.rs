@@ -126,7 +126,7 @@ impl World {
         }
         for (key, (name, age)) in known {
             let theirs = cached.get(&key);
-            if theirs.is_none_or(|theirs| age.is_newer_than(*theirs)) {
+            if theirs.is_none_or(|theirs| is_behind(*theirs, age)) {
                 let (_, user, peer_id) = key;
                 let what = format!(
                     "the cache says that it has all peers, but of {peer_id:?} it has {theirs:?}, and {name} {age:?}"
@@ -303,6 +303,13 @@ impl World {
             );
         }
     }
+}
+
+/// Whether a record lacks an announce that another one has. Where nodes counted apart, each of two records replaces the
+/// other one. A peer that expired announced nothing: it expires after a start from the older record, too.
+fn is_behind(old: RecordAge, new: RecordAge) -> bool {
+    let announced = |age: RecordAge| (age.announces, age.last_announce);
+    announced(old) != announced(new) && new.is_newer_than(old) && !old.is_newer_than(new)
 }
 
 /// Compact peers of one family.
