@@ -1,13 +1,18 @@
 //! What clients leave in the registry of a public tracker (rules W5 and W12).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use mika::base::ids::InfoHash;
 use serde_json::json;
 
 use super::{COMPLETED, STOPPED, V4, new_torrent, stored};
+use crate::harness::site::settles;
 use crate::harness::udp::{Announce, Client};
 use crate::harness::{Mika, PROGRAM_DEADLINE, poll};
+
+/// `tracker.peer_ttl` where it matters.
+const PEER_TTL: Duration = Duration::from_secs(3);
 
 const ROWS: &str = "SELECT COUNT(*) FROM torrents";
 
@@ -87,7 +92,7 @@ fn unused_torrents_are_removed_when_the_registry_is_full() {
             "max_torrents": 100,
             "announce_interval": "2s",
             "min_announce_interval": "1s",
-            "peer_ttl": "3s",
+            "peer_ttl": format!("{}s", PEER_TTL.as_secs()),
         },
         "journal": { "flush_interval": "20ms" },
     });
@@ -102,12 +107,21 @@ fn unused_torrents_are_removed_when_the_registry_is_full() {
         let sql = "INSERT INTO torrents (info_hash, snatches) VALUES (?1, ?2)";
         storage.execute(sql, (hash, snatches)).expect("a row");
     };
-    (0..98).for_each(|_| insert(&new_torrent(), 1));
+    (0..84).for_each(|_| insert(&new_torrent(), 1));
     insert(&popular, 50);
-    drop(storage);
     let (honest, id) = client_at(&mika, "127.1.2.1");
     poll(PROGRAM_DEADLINE, "the tracker knows them", || {
         honest.scrape(id, &[popular]) == [[0, 50, 0]]
+    });
+    // For so long that the tracker knows of all of these that they are unused, and which are the least popular.
+    let is_any_gone = settles(2 * PEER_TTL, || stored(&mika, ROWS) < 86);
+    assert!(!is_any_gone, "there is room");
+    (0..13).for_each(|_| insert(&new_torrent(), 1));
+    let newest = new_torrent();
+    insert(&newest, 1);
+    drop(storage);
+    poll(PROGRAM_DEADLINE, "the registry is full", || {
+        honest.scrape(id, &[newest]) == [[0, 1, 0]]
     });
     let mut torrent = new_torrent();
     poll(PROGRAM_DEADLINE, "there is room again", || {
