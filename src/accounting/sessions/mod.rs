@@ -260,7 +260,8 @@ impl Sessions {
     ) -> Settled {
         let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
         let before = end(self);
-        let settled = self.settle_point(point, started, max_rate);
+        let is_in_order = by.slack_after(self.by).is_some();
+        let settled = self.settle_point(point, started, is_in_order, max_rate);
         let now = end(self);
         if now != before {
             // An end above this report comes from a dip, which any node may have passed on.
@@ -296,13 +297,20 @@ impl Sessions {
         })
     }
 
-    fn settle_point(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
+    fn settle_point(
+        &mut self,
+        point: Point,
+        started: bool,
+        is_in_order: bool,
+        max_rate: u64,
+    ) -> Settled {
         let Some(current) = self.current.as_mut() else {
             self.current = Some(Session::begin(point));
             return Settled::default();
         };
-        // In the second in which it began, a lower total is of the session before.
-        let is_just_before = point.at == current.began && point.total < current.low && !started;
+        // In the second in which it began, a lower total is of the session before, unless it was made later.
+        let is_lower = point.at == current.began && point.total < current.low;
+        let is_just_before = is_lower && !started && !is_in_order;
         if point.at < current.began || is_just_before {
             return self.settle_older(point, started, max_rate);
         }
