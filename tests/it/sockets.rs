@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::net::{Network, command_in};
 use crate::harness::{Mika, poll};
 use serde_json::json;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -19,12 +19,17 @@ struct Outgoing {
 // === impl Outgoing ===
 
 impl Outgoing {
-    /// From a port that the system chooses.
+    /// From a port that the system chooses, at a loopback address that no connection of another test has: it could
+    /// take the port over.
     fn new() -> Self {
         let peer = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let to = peer.local_addr().expect("its address");
+        let from: SocketAddr = "127.66.0.1:0".parse().expect("an address");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&from.into()).expect("a free port");
+        socket.connect(&to.into()).expect("a connection");
         Self {
-            stream: TcpStream::connect(to).expect("a connection"),
+            stream: socket.into(),
             _peer: peer,
         }
     }

@@ -28,8 +28,8 @@ def write_config(folder, mode, http=None, udp=None, **tracker):
     return file
 
 
-def start(config, port, core, folder, protocol="tcp"):
-    return Server([TARGET / "mika", "-config", config, "-procs", 1], port, core, folder, protocol)
+def start(config, port, core, folder, protocol="tcp", program=TARGET / "mika"):
+    return Server([program, "-config", config, "-procs", 1], port, core, folder, protocol)
 
 
 def register(folder, config, users, hashes):

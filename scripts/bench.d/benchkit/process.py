@@ -11,7 +11,7 @@ import time
 from .fault import Fault
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
 
 CONNECT_REQUEST = struct.pack(">QII", 0x41727101980, 0, 1)
 
@@ -27,9 +27,9 @@ REST_SECONDS_MAX = 120
 
 
 def build(*examples):
-    """Builds the binaries as users do, then the named examples."""
-    commands = [["cargo", "build", "--release"]]
-    commands += [["cargo", "build", "--release", "--example", name] for name in examples]
+    """Builds the binaries as packages have them, then the named examples."""
+    commands = [["cargo", "build", "--profile", "dist"]]
+    commands += [["cargo", "build", "--profile", "dist", "--example", name] for name in examples]
     for command in commands:
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             raise Fault(f"`{' '.join(command)}` failed")

@@ -43,6 +43,9 @@ def add_arguments(parser):
     parser.add_argument("--phase", choices=PHASES, action="append", help="only this phase")
     parser.add_argument("--beside", choices=OTHERS, action="append", help="only this other tracker")
     parser.add_argument("--no-others", action="store_true", help="only Mika and the floor")
+    parser.add_argument(
+        "--against", type=pathlib.Path, action="append", default=[], metavar="FILE", help="another build of mika, too"
+    )
     parser.add_argument("--numwant", type=int, default=50, help="of announces only (default %(default)s)")
     parser.add_argument("--torrents", type=int, default=100_000, help="of announces only (default %(default)s)")
     parser.add_argument("--peers", type=int, default=200_000, help="of announces only (default %(default)s)")
@@ -99,7 +102,9 @@ def choose_loads(options, folder):
 
 def choose_trackers(loads, options, folder):
     """What starts each tracker on one core, empty, by name."""
-    starters = {"mika": functools.partial(start_mika, folder)}
+    starters = {"mika": functools.partial(start_mika, folder, TARGET / "mika")}
+    for program in options.against:
+        starters[f"mika by {program}"] = functools.partial(start_mika, folder, program)
     others = [] if options.no_others else options.beside or OTHERS
     for name in others:
         if name == "opentracker":
@@ -111,12 +116,12 @@ def choose_trackers(loads, options, folder):
     return starters
 
 
-def start_mika(folder):
+def start_mika(folder, program):
     core, _ = cores()
     port = free_port()
     own = pathlib.Path(tempfile.mkdtemp(prefix="mika-", dir=folder))
     config = mika.write_config(own, "public", udp=port, max_torrents=TORRENTS_MAX)
-    return mika.start(config, port, core, own, "udp")
+    return mika.start(config, port, core, own, "udp", program)
 
 
 def start_aquatic(folder, features):

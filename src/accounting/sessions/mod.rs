@@ -117,7 +117,8 @@ pub struct Sessions {
     pub earlier: EarlierSessions,
     pub dip: Option<Dip>,
     /// The total from which the client went on into the current session, while the known reports of the session
-    /// before it do not reach that: once they do, the bytes up to the current `low` count (rule A2).
+    /// before it do not reach that: once they do, the bytes up to the current `low` count (rule A2). If the client
+    /// went on again meanwhile, it belongs to an earlier pair of sessions.
     pub goes_on_from: Option<u64>,
     /// The source of the current session's last report.
     pub by: ReportSource,
@@ -196,6 +197,11 @@ impl Sessions {
         first.and(rest).and(self.connect(max_rate))
     }
 
+    /// Whether a report of this source was made after the last one of the current session; else the order is unknown.
+    fn is_in_order(&self, by: ReportSource) -> bool {
+        by.slack_after(self.by).is_some()
+    }
+
     /// Adjusts a report from the same source as the last one: it was made after that one, even if
     /// its time, for example after the clock was set, says otherwise.
     fn in_order(&self, point: Point, by: ReportSource) -> Point {
@@ -242,7 +248,7 @@ impl Sessions {
         by: ReportSource,
         max_rate: u64,
     ) -> Settled {
-        let is_in_order = by == self.by || by.slack_after(self.by).is_some();
+        let is_in_order = by == self.by || self.is_in_order(by);
         let may_be_settled = self.is_ambiguous(point) || (started && self.is_repeated_start(point));
         if !is_in_order && may_be_settled {
             return Settled::default();
@@ -260,7 +266,8 @@ impl Sessions {
     ) -> Settled {
         let end = |sessions: &Self| sessions.current.map(|current| (current.high, current.last));
         let before = end(self);
-        let settled = self.settle_point(point, started, max_rate);
+        let is_in_order = self.is_in_order(by);
+        let settled = self.settle_point(point, started, is_in_order, max_rate);
         let now = end(self);
         if now != before {
             // An end above this report comes from a dip, which any node may have passed on.
@@ -296,13 +303,20 @@ impl Sessions {
         })
     }
 
-    fn settle_point(&mut self, point: Point, started: bool, max_rate: u64) -> Settled {
+    fn settle_point(
+        &mut self,
+        point: Point,
+        started: bool,
+        is_in_order: bool,
+        max_rate: u64,
+    ) -> Settled {
         let Some(current) = self.current.as_mut() else {
             self.current = Some(Session::begin(point));
             return Settled::default();
         };
-        // In the second in which it began, a lower total is of the session before.
-        let is_just_before = point.at == current.began && point.total < current.low && !started;
+        // In the second in which it began, a lower total is of the session before, unless it was made later.
+        let is_lower = point.at == current.began && point.total < current.low;
+        let is_just_before = is_lower && !started && !is_in_order;
         if point.at < current.began || is_just_before {
             return self.settle_older(point, started, max_rate);
         }

@@ -55,7 +55,7 @@ impl Sessions {
     /// different times for one `started`. A session without a name gets this one.
     fn place_of(&mut self, start: Point, stretch: &Stretch, by: ReportSource) -> Option<Place> {
         // From one source, a second `started` begins another session, however soon it comes.
-        let is_next = stretch.to == start && by.slack_after(self.by).is_some();
+        let is_next = stretch.to == start && self.is_in_order(by);
         let has_grown = self
             .current
             .is_some_and(|current| current.high > start.total);
@@ -101,7 +101,7 @@ impl Sessions {
             return (Some(Place::Current), Settled::default());
         };
         // A `started` that arrives in order comes after everything known. Otherwise, reports after it may be known.
-        let is_next = stretch.to == start && by.slack_after(self.by).is_some();
+        let is_next = stretch.to == start && self.is_in_order(by);
         let at = if is_next {
             self.in_order(start, by).at
         } else {
@@ -116,7 +116,7 @@ impl Sessions {
             {
                 // A client that got no answer repeats its `started`: nothing was credited, so nothing is lost.
                 // If the first one went to another node, reports may name either.
-                let is_of_other = by.slack_after(self.by).is_none();
+                let is_of_other = !self.is_in_order(by);
                 let is_same = is_of_other && at - current.began <= SKEW;
                 (self.previous, self.earlier) = (previous, earlier);
                 self.current = self.current.map(|session| Session {
@@ -216,7 +216,7 @@ impl Sessions {
             at: self.in_order(stretch.to, by).at.max(current.began),
             ..stretch.to
         };
-        let is_in_order = by.slack_after(self.by).is_some();
+        let is_in_order = self.is_in_order(by);
         let is_late = to.total < current.high && to.at == current.last && !is_in_order;
         if is_late || stretch.to == start {
             return Settled::default();
@@ -252,7 +252,7 @@ impl Sessions {
     }
 
     /// A `started` with which the total did not go down, as far as its node knows: the growth since the
-    /// last report counts (rule A2). `awaited` is what the session before may still go on from.
+    /// last report counts (rule A2). `awaited` is [`Sessions::goes_on_from`] from before this session began.
     fn go_on(
         &mut self,
         start: Point,

@@ -72,6 +72,27 @@ fn a_client_may_begin_again_at_the_next_start_in_the_same_second() {
     );
 }
 
+/// Two reports of one second, of which the second one has less.
+#[test]
+fn a_lower_total_in_the_second_of_the_first_report_gains_nothing() {
+    let [first, second] = [1, 40_000].map(|hash| ReportSource::new(hash, 1));
+    let credited = |by: [ReportSource; 2]| -> u64 {
+        let mut sessions = Sessions::default();
+        let reports = [(4, 2461), (4, 376)].into_iter().zip(by);
+        let settled = reports.map(|((at, total), by)| {
+            let stretch = Stretch::at(point(at, total), false);
+            sessions.settle(&stretch, by, MAX_RATE).bytes
+        });
+        settled.sum()
+    };
+    assert_eq!(credited([first, first]), 0);
+    assert_eq!(
+        credited([first, second]),
+        0,
+        "of two nodes, the order is unknown"
+    );
+}
+
 /// Settles reports: source, time, whether it is a start, total, and the expected credit.
 fn expect(sessions: &mut Sessions, reports: &[(ReportSource, (i64, bool, u64), u64)]) {
     for &(by, (at, started, total), credited) in reports {

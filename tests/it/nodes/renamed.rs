@@ -104,6 +104,7 @@ fn what_a_late_spill_file_left_in_redis_is_trimmed() {
     let keep = json!({ "keep": "10s" });
     let mut site = Site::prepare(1, &AOF, &json!({ "node": "a", "journal": keep }));
     site.mika.run();
+    assert!(knows_user(site.mika.http(), &passkey(0)));
     let journal = only_journal(&site);
     site.database.pause();
     site.redis.pause();
