@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::leftover::{AdoptedJournal, JournalError, Leftover};
-use crate::cache::{Cache, CacheError, Replayed};
+use crate::cache::{Cache, CacheError, Replayed, STOPPED};
 use crate::storage::{CreditRules, Storage};
 
 /// Seconds without a heartbeat after which a journal is removed from the list, if storage has all of it. A
@@ -132,6 +132,27 @@ impl<'a> EndedJournals<'a> {
         }
         Ok(())
     }
+}
+
+/// Lists the journals again that storage knows and of which the cache still has batches, but not `own`: only what is
+/// listed is applied and trimmed. The list may be lost without the batches, which are on other servers of a cluster.
+pub(super) async fn list_forgotten(
+    cache: &dyn Cache,
+    storage: &dyn Storage,
+    own: &str,
+) -> Result<(), JournalError> {
+    let nodes = cache.nodes().await?;
+    let is_listed = |journal: &str| nodes.iter().any(|(listed, _)| listed == journal);
+    for (journal, _) in storage.journals().await? {
+        if journal == own || is_listed(&journal) {
+            continue;
+        }
+        let kept = cache.kept(&journal, 0, 1, Duration::ZERO).await?;
+        if !kept.is_empty() {
+            cache.beat(&journal, STOPPED).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes that all of a journal was replayed, at `now` (Unix time).

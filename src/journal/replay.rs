@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ended::EndedJournals;
+use super::ended::{EndedJournals, list_forgotten};
 use super::leftover::{AdoptedJournal, JournalError};
 use crate::base::clock::{Now, Seconds};
-use crate::cache::Cache;
+use crate::cache::{Cache, Generation};
 use crate::change::journals::{is_later, sort_by_start};
 use crate::storage::{CreditRules, Storage};
 
@@ -21,6 +21,8 @@ pub struct Replay {
     /// Seconds for which batches are kept after storage applied them.
     keep: u32,
     watched: HashMap<String, Watched>,
+    /// The generation of the cache in which forgotten journals were listed again.
+    listed_in: Option<Generation>,
 }
 
 /// What is known of a journal.
@@ -43,6 +45,7 @@ impl Replay {
             own,
             keep,
             watched: HashMap::new(),
+            listed_in: None,
         }
     }
 
@@ -50,6 +53,10 @@ impl Replay {
     /// called every few seconds. What can't be applied is logged once, and does not stop the others.
     pub async fn look(&mut self, now: Now, rules: &CreditRules) -> Result<(), JournalError> {
         let cache = Arc::clone(&self.cache);
+        if let Err(error) = self.list_forgotten().await {
+            // Those that are listed do not wait for the servers that have the others.
+            tracing::debug!(%error, "forgotten journals were not looked for");
+        }
         let mut nodes = cache.nodes().await?;
         sort_by_start(&mut nodes);
         self.watched
@@ -76,6 +83,16 @@ impl Replay {
                 Err(error) => Err(error),
             };
             self.log_outcome(journal, result);
+        }
+        Ok(())
+    }
+
+    /// Lists forgotten journals again, once for each generation of the cache.
+    async fn list_forgotten(&mut self) -> Result<(), JournalError> {
+        let generation = self.cache.ping().await?;
+        if self.listed_in != Some(generation) {
+            list_forgotten(&*self.cache, &*self.storage, &self.own).await?;
+            self.listed_in = Some(generation);
         }
         Ok(())
     }

@@ -105,6 +105,7 @@ impl Journal {
         };
         let storage = &*shared.parts.storage;
         let now = shared.parts.clock.now().unix;
+        ended::list_forgotten(&**cache, storage, &shared.name).await?;
         let ended = EndedJournals::read(&**cache, storage, now).await?;
         let mut nodes = cache.nodes().await?;
         journals::sort_by_start(&mut nodes);

@@ -12,7 +12,7 @@ use mika::change::PeerKey;
 use mika::wire::Event;
 
 use super::seedtime::{self, Order};
-use super::storage::{LateStarts, Tables};
+use super::storage::{LateReports, Tables};
 use super::sums;
 use super::world::Key;
 
@@ -189,7 +189,7 @@ impl Model {
     }
 
     /// What is due, by user and torrent.
-    pub fn due(&self, late: &LateStarts) -> BTreeMap<(UserId, TorrentId), Due> {
+    pub fn due(&self, late: &LateReports) -> BTreeMap<(UserId, TorrentId), Due> {
         let mut due: BTreeMap<(UserId, TorrentId), Due> = BTreeMap::new();
         for (key, (up, down)) in self.gains(late) {
             let due = due.entry((key.user, key.torrent)).or_default();
@@ -229,7 +229,7 @@ impl Model {
 
     /// What each peer gained, up and down. Of a life whose `started` came `late`, what the lives before it had
     /// above its begin may be lost.
-    fn gains(&self, late: &LateStarts) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
+    fn gains(&self, late: &LateReports) -> BTreeMap<PeerKey, (Bounds, Bounds)> {
         let mut gains: BTreeMap<PeerKey, (Bounds, Bounds)> = BTreeMap::new();
         let mut known: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
         for life in &self.lives {
@@ -253,9 +253,12 @@ impl Model {
                 begin(birth.down, before.map(|it| it.1)),
             );
             let lost = life.lost(key, before.unwrap_or_default(), late);
-            gain.0.add(life.gain(up, |report| report.up).less(lost.0));
+            let is_late = |total| late.has_up(key, total);
+            gain.0
+                .add(life.gain(up, |report| report.up, is_late).less(lost.0));
+            let is_late = |total| late.has_down(key, total);
             gain.1
-                .add(life.gain(down, |report| report.down).less(lost.1));
+                .add(life.gain(down, |report| report.down, is_late).less(lost.1));
             let last = |total: fn(&Report) -> u64| reports.iter().map(total).max().unwrap_or(0);
             known.insert(key, (last(|report| report.up), last(|report| report.down)));
         }
@@ -418,12 +421,12 @@ impl Model {
 
 impl Life {
     /// What may be lost of both totals at its begin, where those before it were so high.
-    fn lost(&self, key: PeerKey, before: (u64, u64), late: &LateStarts) -> (u64, u64) {
+    fn lost(&self, key: PeerKey, before: (u64, u64), late: &LateReports) -> (u64, u64) {
         let starts = self.reports.iter();
         let starts = starts.filter(|report| report.event == Event::Started);
         let mut lost = (0, 0);
         for Report { up, down, .. } in starts {
-            let is_late = late.has(key, *up, *down);
+            let is_late = late.has_start(key, *up, *down);
             if is_late.0 {
                 lost.0 = before.0.saturating_sub(*up).max(lost.0);
             }
@@ -434,8 +437,14 @@ impl Life {
         lost
     }
 
-    /// What it moved of one total, from `begin` on at most.
-    fn gain(&self, begin: u64, total: impl Fn(&Report) -> u64) -> Bounds {
+    /// What it moved of one total, from `begin` on at most. Of a silent begin, what reached storage late may be lost: the
+    /// later report was taken for one of the life before.
+    fn gain(
+        &self,
+        begin: u64,
+        total: impl Fn(&Report) -> u64,
+        is_late: impl Fn(u64) -> bool,
+    ) -> Bounds {
         let sent = self.reports.iter().map(&total);
         let (Some(first), Some(last)) = (sent.clone().min(), sent.max()) else {
             return Bounds::default();
@@ -449,7 +458,9 @@ impl Life {
         let promised = || self.reports.iter().filter(|report| report.is_promised());
         let begin = promised().map(|report| report.noted);
         let begin = begin.min().unwrap_or_default();
-        let counts = |report: &&Report| !is_silent || report.noted >= begin + DIP;
+        let is_taken_at_its_word =
+            |report: &Report| report.noted >= begin + DIP && !is_late(total(report));
+        let counts = |report: &&Report| !is_silent || is_taken_at_its_word(report);
         let durable = || promised().filter(counts).map(&total);
         let least = durable().max().unwrap_or(0) - durable().next().unwrap_or(0);
         Bounds { least, most }

@@ -34,16 +34,24 @@ pub struct Tables {
     pub last_torrent: u32,
     pub whitelist: Vec<ClientPrefix>,
     pub feed: Vec<RowChange>,
-    pub late: LateStarts,
+    pub late: LateReports,
 }
 
-/// Which `started` reached the database after a later report of the same client.
+/// What reached the database after a later report of the same client.
 #[derive(Clone, Default)]
-pub struct LateStarts {
+pub struct LateReports {
     /// Unix times of the newest report of each peer.
     newest: BTreeMap<PeerKey, i64>,
-    up: BTreeSet<(PeerKey, u64)>,
-    down: BTreeSet<(PeerKey, u64)>,
+    up: LateTotals,
+    down: LateTotals,
+}
+
+/// Late reports of one total.
+#[derive(Clone, Default)]
+struct LateTotals {
+    starts: BTreeSet<(PeerKey, u64)>,
+    /// From which total to which a late change went.
+    ranges: BTreeSet<(PeerKey, u64, u64)>,
 }
 
 /// A database server.
@@ -212,24 +220,49 @@ impl DerefMut for Tables {
     }
 }
 
-// === impl LateStarts ===
+// === impl LateReports ===
 
-impl LateStarts {
+impl LateReports {
     fn see(&mut self, change: &Change) {
         let Change::Peer(change) = change else { return };
         let Some(report) = &change.report else { return };
         let newest = self.newest.entry(change.key).or_insert(report.at);
         for (stretch, late) in [(report.up, &mut self.up), (report.down, &mut self.down)] {
-            let started = stretch.filter(|it| it.started && it.from.at < *newest);
-            late.extend(started.map(|it| (change.key, it.from.total)));
+            let Some(stretch) = stretch else { continue };
+            let (from, to) = (stretch.from.total, stretch.to.total);
+            if stretch.started && stretch.from.at < *newest {
+                late.starts.insert((change.key, from));
+            }
+            if report.at < *newest {
+                late.ranges.insert((change.key, from.min(to), from.max(to)));
+            }
         }
         *newest = report.at.max(*newest);
     }
 
-    /// Whether one that began with so much uploaded, or downloaded, came late: with both, in that order.
-    pub fn has(&self, key: PeerKey, up: u64, down: u64) -> (bool, bool) {
-        let (up, down) = ((key, up), (key, down));
-        (self.up.contains(&up), self.down.contains(&down))
+    /// Whether a `started` with so much uploaded, or downloaded, came late: with both, in that order.
+    pub fn has_start(&self, key: PeerKey, up: u64, down: u64) -> (bool, bool) {
+        let has = |late: &LateTotals, total| late.starts.contains(&(key, total));
+        (has(&self.up, up), has(&self.down, down))
+    }
+
+    /// Whether a report of that total uploaded came late.
+    pub fn has_up(&self, key: PeerKey, total: u64) -> bool {
+        self.up.has(key, total)
+    }
+
+    /// Whether a report of that total downloaded came late.
+    pub fn has_down(&self, key: PeerKey, total: u64) -> bool {
+        self.down.has(key, total)
+    }
+}
+
+// === impl LateTotals ===
+
+impl LateTotals {
+    fn has(&self, key: PeerKey, total: u64) -> bool {
+        let mut of_key = self.ranges.range((key, 0, 0)..=(key, total, u64::MAX));
+        of_key.any(|&(_, _, to)| total <= to)
     }
 }
 

@@ -128,6 +128,33 @@ fn what_a_late_spill_file_left_in_redis_is_trimmed() {
     });
 }
 
+/// In a cluster, the list of nodes may be lost while the streams of their journals, which are on other servers, are not.
+#[test]
+fn a_journal_that_is_off_the_list_is_credited_and_trimmed_by_the_next_start() {
+    let keep = json!({ "keep": "10s" });
+    let mut site = Site::prepare(1, &AOF, &json!({ "node": "a", "journal": keep }));
+    site.mika.run();
+    let mut client = Client::new(0, 1);
+    client.accepted(site.mika.http(), "started");
+    let journal = only_journal(&site);
+    site.database.pause();
+    client.uploaded = 123_456;
+    // Acknowledged by Redis.
+    client.accepted(site.mika.http(), "stopped");
+    site.mika.kill9();
+    site.database.resume();
+    site.redis.cli(&["DEL", "t:nodes"]);
+    let mut other = site.another(&json!({ "node": "other", "journal": keep }));
+    other.run();
+    poll(CREDITED, "the report is credited", || {
+        uploaded(&site) == 123_456
+    });
+    let stream = format!("t:journal:{journal}");
+    poll(TRIMMED, "the batches are trimmed", || {
+        site.redis.cli(&["XLEN", &stream]) == "0"
+    });
+}
+
 /// The journal of the only node that ever ran.
 fn only_journal(site: &Site) -> String {
     let mut journal = String::new();
