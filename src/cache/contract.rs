@@ -1017,6 +1017,7 @@ fn notices() -> Vec<Notice> {
         Notice::Registry,
         Notice::Peers,
         Notice::SnatchesWiped,
+        Notice::Node,
     ]
 }
 

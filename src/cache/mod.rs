@@ -249,6 +249,8 @@ pub enum Notice {
     Peers,
     /// The snatches of all torrents were set to 0.
     SnatchesWiped,
+    /// A node starts: its journal is to be followed.
+    Node,
 }
 
 /// A position in the feed of notices.

@@ -122,6 +122,7 @@ fn written(notice: &Notice) -> (&'static str, String) {
         Notice::Registry => ("registry", String::new()),
         Notice::Peers => ("peers", String::new()),
         Notice::SnatchesWiped => ("snatches_wiped", String::new()),
+        Notice::Node => ("node", String::new()),
     }
 }
 
@@ -140,6 +141,7 @@ fn notice(fields: &[(String, Value)]) -> Option<Notice> {
         "registry" => Some(Notice::Registry),
         "peers" => Some(Notice::Peers),
         "snatches_wiped" => Some(Notice::SnatchesWiped),
+        "node" => Some(Notice::Node),
         _ => None,
     }
 }

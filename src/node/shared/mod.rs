@@ -14,12 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, CacheError, ControlPosition, Notice};
 use crate::node::{Node, health, load, upkeep};
-use crate::sync::follow::{FormerHashes, load_first};
+use crate::sync::follow::{FormerHashes, Wakers, load_first};
 use crate::sync::mirror::NoticeLog;
 use crate::sync::{LeaseHolder, Mirror, RegistryFollower, SyncError};
 
@@ -34,8 +33,7 @@ pub(super) struct CacheTasks {
     /// Former hashes of torrents, under which the cache may still have them.
     former: FormerHashes,
     log: Arc<NoticeLog>,
-    /// Notified when peers are to be brought to the cache.
-    stale: Arc<Notify>,
+    wakers: Wakers,
 }
 
 /// Loads the registry, and the swarms: each from the cache if it is as new as storage there, else
@@ -65,20 +63,20 @@ pub(super) async fn load(
         }
     }
     load::sweep_all(node);
-    let (log, stale) = (Arc::new(NoticeLog::default()), Arc::new(Notify::new()));
+    let (log, wakers) = (Arc::new(NoticeLog::default()), Wakers::default());
     let follower = RegistryFollower::of_notices(
         node.replica.clone(),
         Arc::clone(cache),
         position,
         Arc::clone(&log),
-        Arc::clone(&stale),
+        wakers.clone(),
     );
     let shared = CacheTasks {
         cache: Arc::clone(cache),
         journals,
         former: loaded.former,
         log,
-        stale,
+        wakers,
     };
     Ok((shared, follower))
 }
@@ -120,7 +118,7 @@ impl CacheTasks {
             journals,
             former,
             log,
-            stale,
+            wakers,
         } = self;
         let node = || node.clone();
         let shared = || Arc::clone(&cache);
@@ -128,16 +126,17 @@ impl CacheTasks {
         tasks.spawn(watch::beat(
             node(),
             shared(),
-            Arc::clone(&stale),
+            Arc::clone(&wakers.peers),
             Arc::clone(&peers),
         ));
         tasks.spawn(health::cache(node(), shared()));
         tasks.spawn(health::cache_settings(shared()));
         tasks.spawn(watch::replay(node(), shared()));
         tasks.spawn(watch::publish_stats(node(), shared(), peers));
-        tasks.spawn(watch::refill(node(), shared(), stale));
+        tasks.spawn(watch::refill(node(), shared(), wakers.peers));
         tasks.spawn(upkeep::prune_cache(node(), shared()));
-        tasks.spawn(peers::follow_all(node(), shared(), journals));
+        let follow_all = peers::follow_all(node(), shared(), journals, wakers.nodes);
+        tasks.spawn(follow_all);
         if let Some(position_rx) = follower.notice_position() {
             let mirror = Mirror {
                 storage: node().storage,

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
@@ -300,8 +302,13 @@ struct FollowedJournal {
     rounds: u32,
 }
 
-/// Follows every other journal that grows, until it is dropped.
-pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: HashMap<String, u64>) {
+/// Follows every other journal that grows, until it is dropped. `joined` is notified when a node starts.
+pub(super) async fn follow_all(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    positions: HashMap<String, u64>,
+    joined: Arc<Notify>,
+) {
     // Without the notes, ended journals are followed as well, for nothing.
     let replayed = cache.replayed().await.unwrap_or_default();
     let ended: HashSet<String> = replayed
@@ -343,7 +350,8 @@ pub(super) async fn follow_all(node: Node, cache: Arc<dyn Cache>, positions: Has
                 });
             }
         }
-        tokio::time::sleep(LOOK_PERIOD).await;
+        // Without a notification, a node whose notice was lost is found at the next look.
+        let _ = timeout(LOOK_PERIOD, joined.notified()).await;
     }
 }
 

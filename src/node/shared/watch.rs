@@ -55,10 +55,11 @@ pub(in crate::node) async fn refuse_namesake(
     Ok(())
 }
 
-/// Sends the first heartbeat, so that other nodes follow this one, and so that of two nodes of one name that
+/// Sends the first heartbeat, and tells the other nodes of it, so that they follow this one at once; and so that of two nodes of one name that
 /// start together, the earlier one notices.
 pub(in crate::node) async fn first_beat(cache: &dyn Cache, node: &Node) -> Result<(), CacheError> {
-    cache.beat(node.journal.name(), &sign(node, 0, 0)).await
+    cache.beat(node.journal.name(), &sign(node, 0, 0)).await?;
+    cache.publish(&[Notice::Node]).await
 }
 
 /// Records that the process with that journal was shut down cleanly, so a start under its name

@@ -46,8 +46,16 @@ struct Notices {
     cache: Arc<dyn Cache>,
     position_tx: watch::Sender<ControlPosition>,
     log: Arc<NoticeLog>,
+    wakers: Wakers,
+}
+
+/// The tasks that notices wake.
+#[derive(Clone, Debug, Default)]
+pub struct Wakers {
     /// Notified when peers are to be brought to the cache.
-    stale: Arc<Notify>,
+    pub peers: Arc<Notify>,
+    /// Notified when a node starts.
+    pub nodes: Arc<Notify>,
 }
 
 /// How a node loaded its registry at the start.
@@ -93,20 +101,19 @@ impl RegistryFollower {
         Self { replica, source }
     }
 
-    /// Follows the notices of the cache from a position on. `stale` is notified when peers are to
-    /// be brought to the cache.
+    /// Follows the notices of the cache from a position on.
     pub fn of_notices(
         replica: Replica,
         cache: Arc<dyn Cache>,
         from: ControlPosition,
         log: Arc<NoticeLog>,
-        stale: Arc<Notify>,
+        wakers: Wakers,
     ) -> Self {
         let source = Source::Notices(Notices {
             cache,
             position_tx: watch::Sender::new(from),
             log,
-            stale,
+            wakers,
         });
         Self { replica, source }
     }

@@ -64,7 +64,7 @@ impl Notices {
             let position = cache.control_position().await?;
             load_if_complete(replica, &**cache).await?;
             // Of the notices up to there, which are skipped, one may have asked for peers.
-            self.stale.notify_one();
+            self.wakers.peers.notify_one();
             return Ok(position);
         }
         let generation = cache.ping().await?;
@@ -92,10 +92,11 @@ impl Notices {
                 Notice::Torrent(info_hash) => drop(changes.torrents.insert(*info_hash)),
                 Notice::Whitelist => changes.whitelist = true,
                 Notice::Registry => changes.everything = true,
-                Notice::Peers => self.stale.notify_one(),
+                Notice::Peers => self.wakers.peers.notify_one(),
+                Notice::Node => self.wakers.nodes.notify_one(),
                 Notice::SnatchesWiped => replica.hooks.wipe_snatches(),
             }
-            changes.count += usize::from(*notice != Notice::Peers);
+            changes.count += usize::from(!matches!(notice, Notice::Peers | Notice::Node));
         }
         if changes.everything {
             return load_if_complete(replica, &*self.cache).await;
@@ -214,7 +215,7 @@ impl Changes {
 
 fn publish_event(events: &Events, notice: &Notice) {
     events.publish(match notice {
-        Notice::Peers => return,
+        Notice::Peers | Notice::Node => return,
         Notice::User(id) => LiveEvent::User(*id),
         Notice::Torrent(info_hash) => LiveEvent::Torrent(None, Some(*info_hash)),
         Notice::Whitelist => LiveEvent::Whitelist,
