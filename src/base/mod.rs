@@ -7,6 +7,7 @@ pub mod drivers;
 pub mod file;
 pub mod ids;
 pub mod limit;
+pub mod lock;
 pub mod networks;
 pub mod seconds;
 pub mod secret;

@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::base::ids::InfoHash;
+use crate::base::lock::LockWaits;
 use crate::change::Change;
 
 const LANES: usize = 16;
@@ -41,6 +42,7 @@ pub struct Reservation<'a> {
 /// The queue between the tracker and the journal.
 pub struct Outbox {
     lanes: [Mutex<Lane>; LANES],
+    waits: LockWaits,
     /// Changes that are not durable yet, and the maximum.
     pending: AtomicUsize,
     capacity: usize,
@@ -70,7 +72,7 @@ impl Reservation<'_> {
     /// Queues the change. All changes of one torrent must come under the same `lane`.
     pub fn push(mut self, lane: usize, change: Change) -> Ticket {
         self.used = true;
-        let mut lane = self.outbox.lanes[lane % LANES].lock();
+        let mut lane = self.outbox.lane(lane);
         lane.changes.push(change);
         Ticket(lane.next_drain)
     }
@@ -125,6 +127,7 @@ impl Outbox {
         };
         Self {
             lanes: std::array::from_fn(|_| lane()),
+            waits: LockWaits::default(),
             pending: AtomicUsize::new(0),
             capacity,
             durable_up_to: watch::Sender::new(0),
@@ -147,7 +150,7 @@ impl Outbox {
     /// Counts a snatch of a public torrent; all changes of one torrent must come under the same `lane`. False if it
     /// is the torrent's first since the last drain, and the outbox is full: then it is not counted.
     pub fn add_snatch(&self, lane: usize, info_hash: InfoHash) -> bool {
-        let mut lane = self.lanes[lane % LANES].lock();
+        let mut lane = self.lane(lane);
         if let Some(count) = lane.snatches.get_mut(&info_hash) {
             *count = count.saturating_add(1);
             return true;
@@ -158,6 +161,15 @@ impl Outbox {
         room.used = true;
         lane.snatches.insert(info_hash, 1);
         true
+    }
+
+    fn lane(&self, lane: usize) -> MutexGuard<'_, Lane> {
+        self.waits.lock(&self.lanes[lane % LANES])
+    }
+
+    /// Waits of announces for lanes.
+    pub fn waits(&self) -> &LockWaits {
+        &self.waits
     }
 
     /// Changes that are not durable yet.

@@ -29,7 +29,7 @@ pub use self::idle::{IdleTorrent, IdleTorrents};
 /// A tracker in public mode.
 pub(super) struct PublicTracker {
     pub common: Common,
-    swarms: Swarms<PublicShard>,
+    pub swarms: Swarms<PublicShard>,
     /// Swarms held now.
     swarm_count: AtomicUsize,
     /// Swarms that networks began while there was little room.
