@@ -6,6 +6,7 @@ pub mod clock;
 pub mod drivers;
 pub mod file;
 pub mod ids;
+pub mod lanes;
 pub mod limit;
 pub mod lock;
 pub mod networks;

@@ -6,9 +6,11 @@
 //! is queued, under the next number. A [`Ticket`] holds the number of the drain that takes a change: its
 //! reply waits until everything of that drain is durable.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod room;
 
+use std::collections::HashMap;
+
+use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
@@ -17,7 +19,10 @@ use crate::base::ids::InfoHash;
 use crate::base::lock::LockWaits;
 use crate::change::Change;
 
-const LANES: usize = 16;
+use self::room::Room;
+
+/// Lanes: several for each core of most machines, so that two workers seldom want the same one.
+const LANES: usize = if cfg!(fuzzing) { 4 } else { 64 };
 
 /// Changes that a lane always has room for.
 const LANE_MIN: usize = 16;
@@ -41,11 +46,10 @@ pub struct Reservation<'a> {
 
 /// The queue between the tracker and the journal.
 pub struct Outbox {
-    lanes: [Mutex<Lane>; LANES],
+    lanes: Box<[CachePadded<Mutex<Lane>>]>,
     waits: LockWaits,
-    /// Changes that are not durable yet, and the maximum.
-    pending: AtomicUsize,
-    capacity: usize,
+    /// For changes that are not durable yet.
+    room: Room,
     durable_up_to: watch::Sender<u64>,
     urgent: Notify,
 }
@@ -81,7 +85,7 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.outbox.pending.fetch_sub(1, Ordering::Relaxed);
+            self.outbox.room.give_back();
         }
     }
 }
@@ -118,18 +122,17 @@ impl Lane {
 
 impl Outbox {
     pub fn new(capacity: usize) -> Self {
-        let lane = || {
-            Mutex::new(Lane {
+        let lane = |_| {
+            CachePadded::new(Mutex::new(Lane {
                 changes: Vec::new(),
                 snatches: HashMap::default(),
                 next_drain: 1,
-            })
+            }))
         };
         Self {
-            lanes: std::array::from_fn(|_| lane()),
+            lanes: (0..LANES).map(lane).collect(),
             waits: LockWaits::default(),
-            pending: AtomicUsize::new(0),
-            capacity,
+            room: Room::new(capacity),
             durable_up_to: watch::Sender::new(0),
             urgent: Notify::new(),
         }
@@ -137,11 +140,8 @@ impl Outbox {
 
     /// Reserves room for one change; none if the outbox is full.
     pub fn reserve(&self) -> Option<Reservation<'_>> {
-        if self.pending.fetch_add(1, Ordering::Relaxed) >= self.capacity {
-            self.pending.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Reservation {
+        // Not `then_some`: a reservation that is dropped gives its room back.
+        self.room.take().then(|| Reservation {
             outbox: self,
             used: false,
         })
@@ -174,12 +174,12 @@ impl Outbox {
 
     /// Changes that are not durable yet.
     pub fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        self.room.used()
     }
 
     /// Changes that it has room for.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.room.capacity()
     }
 
     /// Takes everything, under the next number. Only the journal drains.
@@ -190,7 +190,7 @@ impl Outbox {
             number: 0,
             changes: Vec::with_capacity(waiting),
         };
-        for lane in &self.lanes {
+        for lane in &*self.lanes {
             drained.number = lane.lock().drain_into(&mut drained.changes);
         }
         drained
@@ -198,7 +198,7 @@ impl Outbox {
 
     /// Records that everything of that drain, `changes` of them, is durable.
     pub fn mark_durable(&self, drain: u64, changes: usize) {
-        self.pending.fetch_sub(changes, Ordering::Relaxed);
+        self.room.release(changes);
         self.durable_up_to.send_replace(drain);
     }
 
