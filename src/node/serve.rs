@@ -153,7 +153,7 @@ impl Workers {
             let (state, spools) = (self.udp_state.subscribe(), Arc::clone(&self.spools));
             let kept = socket.try_clone()?;
             let thread = self.spawn(format!("udp-{number}"), move |pulse| {
-                udp::serve(socket, early, service, pulse, &state)?;
+                udp::serve(socket, early, service, pulse, state.clone())?;
                 drop(decides);
                 if *state.borrow() >= ListenState::HandingOver {
                     let mut spool = Spool::default();

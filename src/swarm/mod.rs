@@ -38,6 +38,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::addr::Endpoint;
 use crate::base::ids::InfoHash;
+use crate::base::lock::LockWaits;
 
 use self::public::PrefetchPath;
 
@@ -64,6 +65,7 @@ pub type PrivateShard = SwarmTable<PrivateSwarm>;
 pub struct Swarms<S> {
     /// Each on a cache line of its own, so that workers don't contend for it.
     shards: Box<[CachePadded<Mutex<S>>]>,
+    waits: LockWaits,
 }
 
 impl<S: Default> Default for Swarms<S> {
@@ -71,6 +73,7 @@ impl<S: Default> Default for Swarms<S> {
         let shard = |_| CachePadded::new(Mutex::default());
         Self {
             shards: (0..SHARDS).map(shard).collect(),
+            waits: LockWaits::default(),
         }
     }
 }
@@ -82,7 +85,12 @@ impl<S> Swarms<S> {
     }
 
     pub fn lock(&self, shard: usize) -> MutexGuard<'_, S> {
-        self.shards[shard].lock()
+        self.waits.lock(&self.shards[shard])
+    }
+
+    /// Waits for the shards.
+    pub fn waits(&self) -> &LockWaits {
+        &self.waits
     }
 }
 

@@ -28,6 +28,7 @@ use arc_swap::ArcSwap;
 use crate::base::addr::Endpoint;
 use crate::base::clock::{Now, Seconds};
 use crate::base::ids::{InfoHash, UserId};
+use crate::base::lock::LockWaits;
 use crate::change::SwarmCounts;
 use crate::registry::Registry;
 use crate::swarm::{PeerCounts, Selector};
@@ -183,6 +184,12 @@ impl Tracker {
 
     pub fn outbox(&self) -> &Outbox {
         &self.common().outbox
+    }
+
+    /// Waits for locks that announces take, by what they protect.
+    pub fn lock_waits(&self) -> [(&'static str, &LockWaits); 2] {
+        let swarms = by_mode!(self, tracker => tracker.swarms.waits());
+        [("swarms", swarms), ("outbox", self.outbox().waits())]
     }
 
     /// The rules in force.

@@ -12,13 +12,13 @@ from .process import TARGET, Server
 MIGRATE_SECONDS_MAX = 60
 
 
-def write_config(folder, mode, http=None, udp=None, **tracker):
+def write_config(folder, mode, http=None, udp=None, more_http=None, api=None, **tracker):
     """The config of one that keeps everything in memory and SQLite; returns its file."""
     config = {
         "mode": mode,
-        "http": {"listen": [f"127.0.0.1:{http}"] if http else []},
+        "http": {"listen": [f"127.0.0.1:{http}"] if http else []} | (more_http or {}),
         "udp": {"listen": [f"127.0.0.1:{udp}"] if udp else []},
-        "api": {"listen": []},
+        "api": api or {"listen": []},
         "tracker": {"whitelist": False, "auto_register": mode == "public"} | tracker,
         "cache": {"driver": "memory"},
         "storage": {"driver": "sqlite", "url": f"sqlite://{folder}/mika.db"},
@@ -28,8 +28,20 @@ def write_config(folder, mode, http=None, udp=None, **tracker):
     return file
 
 
-def start(config, port, core, folder, protocol="tcp", program=TARGET / "mika"):
-    return Server([program, "-config", config, "-procs", 1], port, core, folder, protocol)
+def start(config, port, core, folder, protocol="tcp", program=TARGET / "mika", procs=1):
+    return Server([program, "-config", config, "-procs", procs], port, core, folder, protocol)
+
+
+def genkey(folder):
+    """A key and a certificate as `mika-manage genkey` makes them; returns their files."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    config = folder / "genkey.json"
+    config.write_text(json.dumps({"api": {"tls": {"key": str(key), "cert": str(cert)}}}))
+    manage = [TARGET / "mika-manage", "-c", config, "genkey"]
+    done = subprocess.run(manage, cwd=folder, capture_output=True, text=True, timeout=MIGRATE_SECONDS_MAX)
+    if done.returncode != 0:
+        raise Fault(f"`mika-manage genkey` failed:\n{done.stderr}")
+    return key, cert
 
 
 def register(folder, config, users, hashes):

@@ -19,6 +19,9 @@ START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 LOG_TAIL_BYTES = 2000
 
+# Of a thread's context switches, in its `status`.
+SWITCHES = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+
 # A server is at rest when it used less than this part of a core for so long: longer than
 # Mika's flush interval, so that deferred work does not look like rest.
 REST_CORES_MAX = 0.02
@@ -92,10 +95,19 @@ class Server:
         folder = pathlib.Path(f"/proc/{self._process.pid}/task")
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in folder.iterdir()) / 1e9
 
+    def threads(self):
+        """What each of its present threads has used, in seconds, with its name and its context switches, by number."""
+        found = {}
+        for thread in pathlib.Path(f"/proc/{self._process.pid}/task").iterdir():
+            seconds = int((thread / "schedstat").read_text().split()[0]) / 1e9
+            switches = sum(number(thread / "status", key) for key in SWITCHES)
+            found[thread.name] = ((thread / "comm").read_text().strip(), seconds, switches)
+        return found
+
     def memory(self):
         """Resident bytes, and the same with what is shared with others counted in part."""
         folder = pathlib.Path(f"/proc/{self._process.pid}")
-        return kib(folder / "status", "VmRSS") << 10, kib(folder / "smaps_rollup", "Pss") << 10
+        return number(folder / "status", "VmRSS") << 10, number(folder / "smaps_rollup", "Pss") << 10
 
     def pause(self):
         """Stops it from doing anything, so that it does not disturb a run of another."""
@@ -162,7 +174,7 @@ def answers_to_connect(port):
             return False
 
 
-def kib(file, key):
+def number(file, key):
     """The value of a line like `VmRSS:   1234 kB`."""
     for line in file.read_text().splitlines():
         name, _, value = line.partition(":")

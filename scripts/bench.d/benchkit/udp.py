@@ -38,11 +38,11 @@ def pinned(command, core, seconds=0):
 class Load:
     """A population that announces to any server, by load_udp on one core."""
 
-    def __init__(self, core, peers, torrents, numwant, passkeys=None):
+    def __init__(self, core, peers, torrents, numwant, passkeys=None, more=()):
         self.core = core
         self.peers = peers
         self.torrents = torrents
-        self._who = ["--peers", peers, "--torrents", torrents, "--numwant", numwant]
+        self._who = ["--peers", peers, "--torrents", torrents, "--numwant", numwant, *more]
         self._users = ["--passkeys", passkeys] if passkeys else []
 
     def hashes(self):

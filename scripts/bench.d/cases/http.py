@@ -21,6 +21,7 @@ from benchkit.wrk import Load
 
 MODES = ("public", "private", "shared")
 CONNECTIONS = ("keep-alive", "close")
+OTHERS = ("aquatic_http", "opentracker")
 WARM_UP_CONNECTIONS = 1000
 JOIN_CONNECTIONS = 64
 SAMPLES = 2000
@@ -54,6 +55,7 @@ class Contest:
 def add_arguments(parser):
     parser.add_argument("--mode", choices=MODES, action="append", help="only this mode")
     parser.add_argument("--connection", choices=CONNECTIONS, action="append", help="only this kind of connection")
+    parser.add_argument("--beside", choices=OTHERS, action="append", help="only this other tracker")
     parser.add_argument("--no-others", action="store_true", help="only Mika and the floor")
     parser.add_argument("--connections", type=int, default=64, help="open at once (default %(default)s)")
     parser.add_argument("--numwant", type=int, default=50, help="peers asked for (default %(default)s)")
@@ -121,8 +123,10 @@ def start_others(contest, connection, options, folder, stack):
     if connection == "close":
         hashes = [announces.info_hash(number).hex() for number in range(options.torrents)]
         starts["opentracker"] = lambda port: peers.opentracker(port, server_core, folder, hashes, "tcp")
-    for name, start_other in starts.items():
-        server = start_other(free_port())
+    for name in options.beside or starts:
+        if name not in starts:
+            continue
+        server = starts[name](free_port())
         if server is None:
             continue
         stack.enter_context(server)

@@ -14,6 +14,7 @@ from benchkit.report import Column, note
 from benchkit.udp import Load
 
 MODES = ("public", "private")
+OTHERS = ("opentracker", "aquatic_udp")
 
 # A user may be in a popular swarm with more clients than is usual.
 CLIENTS_MAX = 100
@@ -32,6 +33,7 @@ COLUMNS = [
 def add_arguments(parser):
     parser.set_defaults(rounds=1)
     parser.add_argument("--mode", choices=MODES, action="append", help="only this mode")
+    parser.add_argument("--beside", choices=OTHERS, action="append", help="only this other tracker")
     parser.add_argument("--no-others", action="store_true", help="only Mika")
     parser.add_argument("--peers", type=int, default=4_000_000, help="public peers (default %(default)s)")
     parser.add_argument("--torrents", type=int, default=1_000_000, help="public torrents (default %(default)s)")
@@ -66,8 +68,9 @@ def public(options, report):
         "aquatic_udp": lambda port, folder: peers.aquatic_udp(port, core, folder),
         "mika": start_mika,
     }
-    base = None if options.no_others else "public, opentracker"
-    for name in ["mika"] if options.no_others else starts:
+    others = [] if options.no_others else options.beside or OTHERS
+    base = f"public, {others[0]}" if others else None
+    for name in [*others, "mika"]:
         with ExitStack() as stack:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))
             server = stack.enter_context(starts[name](free_port(), folder))

@@ -55,6 +55,7 @@ impl Collector for Sources {
         self.requests(page)?;
         self.clients(page)?;
         self.swarms(page)?;
+        self.locks(page)?;
         self.registry(page)?;
         self.journal(page)?;
         self.stores(page)?;
@@ -127,6 +128,15 @@ impl Sources {
         });
         let help = "Peers by address family and role; one that uses both counts in each.";
         page.gauges("mika_peers", help, peers)
+    }
+
+    #[rustfmt::skip] // a table
+    fn locks(&self, page: &mut MetricsPage) -> fmt::Result {
+        let waits = self.tracker.lock_waits();
+        let counts = waits.map(|(lock, waits)| ([("lock", lock)], waits.count()));
+        page.counters("mika_lock_waits_total", "How often a thread waited for a lock that announces take.", counts)?;
+        let seconds = waits.map(|(lock, waits)| ([("lock", lock)], waits.nanoseconds() as f64 / 1e9));
+        page.seconds_each("mika_lock_wait_seconds_total", "How long threads waited for them.", seconds)
     }
 
     #[rustfmt::skip] // a table

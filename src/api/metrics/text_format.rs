@@ -40,6 +40,19 @@ impl MetricsPage<'_> {
         })
     }
 
+    /// One sum of seconds for each set of labels.
+    pub fn seconds_each<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let values = values.into_iter().map(labelled);
+        self.each(name, help, MetricType::Counter, values, |metric, value| {
+            metric.encode_gauge(&value)
+        })
+    }
+
     /// The current value; none if it is unknown.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Option<u64>>) -> fmt::Result {
         let values = value.into().map(unlabelled);

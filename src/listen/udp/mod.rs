@@ -104,7 +104,7 @@ pub fn serve(
     spool: Spool,
     service: UdpService,
     pulse: Pulse,
-    state: &watch::Receiver<ListenState>,
+    mut state: watch::Receiver<ListenState>,
 ) -> io::Result<()> {
     socket.set_read_timeout(Some(SOCKET_TIMEOUT))?;
     // If the send buffer stays full for this long, replies are dropped; clients retry.
@@ -135,7 +135,8 @@ pub fn serve(
         worker.on_batch(&received, number, &mut requests);
     }
     let mut failing = false;
-    while *state.borrow() <= ListenState::Closing {
+    state.mark_changed();
+    while is_open(&mut state) {
         pulse.beat();
         match received.receive(&worker.socket) {
             Ok(number) => {
@@ -154,6 +155,13 @@ pub fn serve(
         }
     }
     Ok(())
+}
+
+/// Whether packets are still answered. Looks at the value only when it has changed, because that takes a lock which all
+/// workers share, for each batch.
+fn is_open(state: &mut watch::Receiver<ListenState>) -> bool {
+    // Without a sender nobody is left to say more.
+    !state.has_changed().unwrap_or(true) || *state.borrow_and_update() <= ListenState::Closing
 }
 
 impl Worker {

@@ -1,25 +1,18 @@
 //! A sharded counter.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_utils::CachePadded;
-
-/// Lanes of a counter: threads that count at the same time seldom share one.
-pub(super) const LANES: usize = 16;
+use crate::base::lanes::Lanes;
 
 /// A number that only grows, cheap to add to from many threads.
 #[derive(Default)]
 pub struct Counter {
-    lanes: [Lane; LANES],
+    lanes: Lanes<AtomicU64>,
 }
-
-/// Padded to its own cache line against false sharing.
-type Lane = CachePadded<AtomicU64>;
 
 impl Counter {
     pub fn add(&self, number: u64) {
-        self.lanes[lane()].fetch_add(number, Ordering::Relaxed);
+        self.lanes.own().fetch_add(number, Ordering::Relaxed);
     }
 
     pub fn increment(&self) {
@@ -30,15 +23,6 @@ impl Counter {
         let lanes = self.lanes.iter();
         lanes.map(|lane| lane.load(Ordering::Relaxed)).sum()
     }
-}
-
-/// The lane of this thread.
-pub(super) fn lane() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static LANE: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % LANES);
-    }
-    LANE.get()
 }
 
 #[cfg(test)]

@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_utils::CachePadded;
-
-use super::counter::{LANES, lane};
+use crate::base::lanes::Lanes;
 
 /// The upper bounds of the buckets in nanoseconds. Longer durations have a bucket of their own.
 pub const BOUNDS: [u64; 22] = {
@@ -28,7 +26,7 @@ const BUCKETS: usize = BOUNDS.len() + 1;
 /// Durations, cheap to add to from many threads.
 #[derive(Default)]
 pub struct Histogram {
-    lanes: [CachePadded<Lane>; LANES],
+    lanes: Lanes<Lane>,
 }
 
 #[derive(Default)]
@@ -58,7 +56,7 @@ impl Histogram {
     /// Adds `number` equal durations.
     pub fn observe_each(&self, nanoseconds: u64, number: u64) {
         let bucket = BOUNDS.partition_point(|&bound| bound < nanoseconds);
-        let lane = &self.lanes[lane()];
+        let lane = self.lanes.own();
         lane.buckets[bucket].fetch_add(number, Ordering::Relaxed);
         let sum = nanoseconds.saturating_mul(number);
         lane.sum.fetch_add(sum, Ordering::Relaxed);
@@ -66,7 +64,7 @@ impl Histogram {
 
     pub fn snapshot(&self) -> Snapshot {
         let mut all = Snapshot::default();
-        for lane in &self.lanes {
+        for lane in self.lanes.iter() {
             for (sum, bucket) in all.buckets.iter_mut().zip(&lane.buckets) {
                 *sum += bucket.load(Ordering::Relaxed);
             }

@@ -20,9 +20,12 @@ impl Leaps {
     /// When the latest leap was noticed, by this or an earlier call; [`Seconds`] 0 if there was none.
     pub fn latest(&self, now: Now) -> Seconds {
         let offset = now.unix - i64::from(now.mono.0);
-        let before = self.offset.fetch_max(offset, Ordering::Relaxed);
-        if before != i64::MIN && before < offset {
-            self.latest.fetch_max(now.mono.0, Ordering::Relaxed);
+        // Read first: writing it would take it from all other threads, with each announce of a seeder.
+        if offset > self.offset.load(Ordering::Relaxed) {
+            let before = self.offset.fetch_max(offset, Ordering::Relaxed);
+            if before != i64::MIN && before < offset {
+                self.latest.fetch_max(now.mono.0, Ordering::Relaxed);
+            }
         }
         Seconds(self.latest.load(Ordering::Relaxed))
     }

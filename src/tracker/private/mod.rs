@@ -29,7 +29,7 @@ pub use self::user_records::RecordLimits;
 /// A tracker in private mode.
 pub(super) struct PrivateTracker {
     pub common: Common,
-    swarms: Swarms<PrivateShard>,
+    pub swarms: Swarms<PrivateShard>,
     /// Numbers of records by user.
     records: UserRecords,
     leaps: Leaps,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::base::clock::Seconds;
@@ -28,8 +29,10 @@ pub struct RecordLimits {
 
 /// The records of all users.
 pub(super) struct UserRecords {
-    shares: Box<[Mutex<HashMap<UserId, Load, RandomState>>]>,
+    shares: Box<[CachePadded<Share>]>,
 }
+
+type Share = Mutex<HashMap<UserId, Load, RandomState>>;
 
 /// What one user has.
 #[derive(Clone, Copy, Default)]
@@ -43,7 +46,7 @@ struct Load {
 impl Default for UserRecords {
     fn default() -> Self {
         Self {
-            shares: (0..SHARES).map(|_| Mutex::default()).collect(),
+            shares: (0..SHARES).map(|_| CachePadded::default()).collect(),
         }
     }
 }
@@ -91,7 +94,7 @@ impl UserRecords {
         }
     }
 
-    fn share(&self, user: UserId) -> &Mutex<HashMap<UserId, Load, RandomState>> {
+    fn share(&self, user: UserId) -> &Share {
         &self.shares[user.0 as usize % SHARES]
     }
 }

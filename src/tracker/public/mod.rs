@@ -9,6 +9,8 @@ mod upkeep;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use crate::base::addr::Endpoint;
 use crate::base::clock::{Now, Seconds};
 use crate::base::ids::InfoHash;
@@ -29,9 +31,9 @@ pub use self::idle::{IdleTorrent, IdleTorrents};
 /// A tracker in public mode.
 pub(super) struct PublicTracker {
     pub common: Common,
-    swarms: Swarms<PublicShard>,
-    /// Swarms held now.
-    swarm_count: AtomicUsize,
+    pub swarms: Swarms<PublicShard>,
+    /// Swarms held now. On a cache line of its own, as each new swarm changes it, and all announces read the others.
+    swarm_count: CachePadded<AtomicUsize>,
     /// Swarms that networks began while there was little room.
     begun: NetworkShares,
     registrations: Registrations,
@@ -44,7 +46,7 @@ impl PublicTracker {
         Self {
             common,
             swarms: Swarms::default(),
-            swarm_count: AtomicUsize::new(0),
+            swarm_count: CachePadded::default(),
             begun: NetworkShares::default(),
             registrations: Registrations::default(),
             completions: Completions::default(),

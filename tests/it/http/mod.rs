@@ -8,6 +8,7 @@ mod proxies;
 mod proxy_protocol;
 mod requests;
 mod scrapes;
+mod tls;
 
 use std::cell::Cell;
 use std::net::SocketAddr;

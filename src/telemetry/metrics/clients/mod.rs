@@ -9,11 +9,9 @@ mod version;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_utils::CachePadded;
-
 use self::known::{KNOWN, identify};
 use self::version::ClientVersion;
-use super::counter::{LANES, lane};
+use crate::base::lanes::Lanes;
 
 /// Versions counted separately for one client; others count as `other`.
 pub const VERSIONS_MAX: usize = 8;
@@ -25,16 +23,14 @@ const OTHER: &str = "other";
 const CLIENTS: usize = KNOWN.len() + 1;
 
 /// The versions of a client, and one slot for all others.
-type Counts = [[AtomicU64; VERSIONS_MAX + 1]; CLIENTS];
+struct Counts([[AtomicU64; VERSIONS_MAX + 1]; CLIENTS]);
 
 /// Sessions by client and version, cheap to add to from many threads.
 pub struct Clients {
     /// The versions of each client seen so far; 0 is a free slot.
     versions: [[AtomicU64; VERSIONS_MAX]; CLIENTS],
-    lanes: Box<[Lane]>,
+    lanes: Lanes<Counts>,
 }
-
-type Lane = CachePadded<Counts>;
 
 /// Sessions begun by a version of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,13 +40,18 @@ pub struct ClientSessions {
     pub sessions: u64,
 }
 
-impl Default for Clients {
+impl Default for Counts {
     fn default() -> Self {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        let counts = || CachePadded::new(std::array::from_fn(|_| zeros()));
+        Self(std::array::from_fn(|_| zeros()))
+    }
+}
+
+impl Default for Clients {
+    fn default() -> Self {
         Self {
             versions: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
-            lanes: (0..LANES).map(|_| counts()).collect(),
+            lanes: Lanes::default(),
         }
     }
 }
@@ -62,7 +63,7 @@ impl Clients {
             Some((client, version)) => (client, self.place(client, version)),
             None => (KNOWN.len(), VERSIONS_MAX),
         };
-        let counts = &self.lanes[lane()];
+        let Counts(counts) = self.lanes.own();
         counts[client][version].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -72,7 +73,7 @@ impl Clients {
         for client in 0..CLIENTS {
             for place in 0..=VERSIONS_MAX {
                 let lanes = self.lanes.iter();
-                let counts = lanes.map(|lane| lane[client][place].load(Ordering::Relaxed));
+                let counts = lanes.map(|lane| lane.0[client][place].load(Ordering::Relaxed));
                 let sessions: u64 = counts.sum();
                 if sessions > 0 {
                     let key = (name(client), self.version(client, place));

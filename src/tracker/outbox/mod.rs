@@ -6,17 +6,23 @@
 //! is queued, under the next number. A [`Ticket`] holds the number of the drain that takes a change: its
 //! reply waits until everything of that drain is durable.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod room;
 
-use parking_lot::Mutex;
+use std::collections::HashMap;
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::base::hash::RandomState;
 use crate::base::ids::InfoHash;
+use crate::base::lock::LockWaits;
 use crate::change::Change;
 
-const LANES: usize = 16;
+use self::room::Room;
+
+/// Lanes: several for each core of most machines, so that two workers seldom want the same one.
+const LANES: usize = if cfg!(fuzzing) { 4 } else { 64 };
 
 /// Changes that a lane always has room for.
 const LANE_MIN: usize = 16;
@@ -40,10 +46,10 @@ pub struct Reservation<'a> {
 
 /// The queue between the tracker and the journal.
 pub struct Outbox {
-    lanes: [Mutex<Lane>; LANES],
-    /// Changes that are not durable yet, and the maximum.
-    pending: AtomicUsize,
-    capacity: usize,
+    lanes: Box<[CachePadded<Mutex<Lane>>]>,
+    waits: LockWaits,
+    /// For changes that are not durable yet.
+    room: Room,
     durable_up_to: watch::Sender<u64>,
     urgent: Notify,
 }
@@ -70,7 +76,7 @@ impl Reservation<'_> {
     /// Queues the change. All changes of one torrent must come under the same `lane`.
     pub fn push(mut self, lane: usize, change: Change) -> Ticket {
         self.used = true;
-        let mut lane = self.outbox.lanes[lane % LANES].lock();
+        let mut lane = self.outbox.lane(lane);
         lane.changes.push(change);
         Ticket(lane.next_drain)
     }
@@ -79,7 +85,7 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.outbox.pending.fetch_sub(1, Ordering::Relaxed);
+            self.outbox.room.give_back();
         }
     }
 }
@@ -116,17 +122,17 @@ impl Lane {
 
 impl Outbox {
     pub fn new(capacity: usize) -> Self {
-        let lane = || {
-            Mutex::new(Lane {
+        let lane = |_| {
+            CachePadded::new(Mutex::new(Lane {
                 changes: Vec::new(),
                 snatches: HashMap::default(),
                 next_drain: 1,
-            })
+            }))
         };
         Self {
-            lanes: std::array::from_fn(|_| lane()),
-            pending: AtomicUsize::new(0),
-            capacity,
+            lanes: (0..LANES).map(lane).collect(),
+            waits: LockWaits::default(),
+            room: Room::new(capacity),
             durable_up_to: watch::Sender::new(0),
             urgent: Notify::new(),
         }
@@ -134,11 +140,8 @@ impl Outbox {
 
     /// Reserves room for one change; none if the outbox is full.
     pub fn reserve(&self) -> Option<Reservation<'_>> {
-        if self.pending.fetch_add(1, Ordering::Relaxed) >= self.capacity {
-            self.pending.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Reservation {
+        // Not `then_some`: a reservation that is dropped gives its room back.
+        self.room.take().then(|| Reservation {
             outbox: self,
             used: false,
         })
@@ -147,7 +150,7 @@ impl Outbox {
     /// Counts a snatch of a public torrent; all changes of one torrent must come under the same `lane`. False if it
     /// is the torrent's first since the last drain, and the outbox is full: then it is not counted.
     pub fn add_snatch(&self, lane: usize, info_hash: InfoHash) -> bool {
-        let mut lane = self.lanes[lane % LANES].lock();
+        let mut lane = self.lane(lane);
         if let Some(count) = lane.snatches.get_mut(&info_hash) {
             *count = count.saturating_add(1);
             return true;
@@ -160,14 +163,23 @@ impl Outbox {
         true
     }
 
+    fn lane(&self, lane: usize) -> MutexGuard<'_, Lane> {
+        self.waits.lock(&self.lanes[lane % LANES])
+    }
+
+    /// Waits of announces for lanes.
+    pub fn waits(&self) -> &LockWaits {
+        &self.waits
+    }
+
     /// Changes that are not durable yet.
     pub fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        self.room.used()
     }
 
     /// Changes that it has room for.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.room.capacity()
     }
 
     /// Takes everything, under the next number. Only the journal drains.
@@ -178,7 +190,7 @@ impl Outbox {
             number: 0,
             changes: Vec::with_capacity(waiting),
         };
-        for lane in &self.lanes {
+        for lane in &*self.lanes {
             drained.number = lane.lock().drain_into(&mut drained.changes);
         }
         drained
@@ -186,7 +198,7 @@ impl Outbox {
 
     /// Records that everything of that drain, `changes` of them, is durable.
     pub fn mark_durable(&self, drain: u64, changes: usize) {
-        self.pending.fetch_sub(changes, Ordering::Relaxed);
+        self.room.release(changes);
         self.durable_up_to.send_replace(drain);
     }
 
