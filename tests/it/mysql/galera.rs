@@ -16,7 +16,7 @@ use crate::harness::galera::{Galera, NODES};
 use crate::harness::poll;
 
 /// How long a statement of the site may be refused.
-const DONE: Duration = Duration::from_secs(20);
+const DONE: Duration = Duration::from_secs(60);
 
 /// Whether a node takes a statement of the site.
 fn runs(node: SocketAddr, sql: &str) -> bool {
