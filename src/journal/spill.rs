@@ -517,6 +517,8 @@ fn explain(error: &rusqlite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::base::ids::InfoHash;
     use crate::change::Change;
@@ -586,8 +588,7 @@ mod tests {
         let spill = open(&path).await;
         spill.put(vec![batch(3)]).await.unwrap();
         drop(spill);
-        let opened = Spill::open(path.clone(), "other".into()).await;
-        let (spill, former) = opened.unwrap();
+        let (spill, former) = open_closed(&path, "other").await;
         assert_eq!(former, None);
         assert_eq!(spill.numbers().await.unwrap(), []);
         let aside = folder.path().join("spill.of-db");
@@ -660,10 +661,23 @@ mod tests {
         assert_eq!(spill.numbers().await.unwrap(), [(3, 1), (4, 1)]);
     }
 
+    /// Opens a file that was closed. A process that another test starts at this moment has a copy of its lock until it
+    /// runs its own program.
+    async fn open_closed(path: &Path, storage: &str) -> (Spill, Option<SpillHeader>) {
+        for _ in 0..1000 {
+            match Spill::open(path.to_path_buf(), storage.into()).await {
+                Err(error) if error.to_string().contains("in use by another mika") => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("the file stays locked");
+    }
+
     /// A new file of the journal "n" and the database "db".
     async fn open(path: &Path) -> Spill {
-        let opened = Spill::open(path.to_path_buf(), "db".into()).await;
-        let (spill, former) = opened.unwrap();
+        let (spill, former) = open_closed(path, "db").await;
         assert_eq!(former, None);
         spill.hand_over("n".into(), "db".into()).await.unwrap();
         spill
@@ -671,8 +685,7 @@ mod tests {
 
     /// The file, which has batches of that journal.
     async fn open_former(path: &Path, journal: &str) -> Spill {
-        let opened = Spill::open(path.to_path_buf(), "db".into()).await;
-        let (spill, former) = opened.unwrap();
+        let (spill, former) = open_closed(path, "db").await;
         let expected = SpillHeader {
             storage: "db".into(),
             journal: journal.into(),
