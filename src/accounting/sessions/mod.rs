@@ -321,9 +321,8 @@ impl Sessions {
             return self.settle_older(point, started, max_rate);
         }
         if point.total >= current.high {
-            if point.at >= current.last {
-                self.dip = None;
-            }
+            // A dip that began after that report goes on.
+            self.dip = self.dip.filter(|dip| dip.since > point.at);
             return current.rise(point, max_rate);
         }
         // In the middle of the session: what came before and after it is settled already.

@@ -189,6 +189,22 @@ fn a_client_in_order_gains_what_it_moved() {
 }
 
 #[test]
+fn a_late_report_from_before_a_lower_total_does_not_make_it_wait_longer() {
+    let in_order = [
+        (0, true, 0),
+        (100, false, 500),
+        (150, false, 900),
+        (200, false, 50),
+        (261, false, 60),
+        (280, false, 70),
+    ];
+    let mut late = in_order;
+    late.swap(2, 3);
+    assert_eq!(credited(&in_order), 910);
+    assert_eq!(credited(&late), 910);
+}
+
+#[test]
 fn a_lower_total_is_believed_after_a_minute() {
     let lower = [(0, true, 0), (10, false, 100), (20, false, 40)];
     let after = |at, total| {
