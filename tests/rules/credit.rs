@@ -369,6 +369,31 @@ fn owed_seed_time_keeps_its_time() {
     }
 }
 
+/// A client began again, and its `started` is not known here: the lower download must not date the upload back, to before
+/// that `started`, where storage would count it once more.
+#[test]
+fn an_owed_report_keeps_the_time_of_each_total() {
+    let mut world = World::private_by(rules(), 2);
+    let totals = |up: u64, down: u64| peer(1).of(1).totals(up, down);
+    world.ok(totals(0, 500).event("started"));
+    world.drain();
+    world.wait(100);
+    world.ok(totals(10, 5));
+    world.drain();
+    world.wait(20);
+    world.ok(peer(8).of(8));
+    world.ok(peer(9).of(9));
+    world.ok(totals(60, 6));
+    let reported_at = world.now.unix;
+    world.drain();
+    world.wait(5);
+    world.sweep();
+    let changes = world.drain_peers();
+    let report = changes[0].report.expect("what was owed");
+    let up = report.up.expect("more than before");
+    assert_eq!((up.to.total, up.to.at), (60, reported_at));
+}
+
 /// The rules here: more than 1000 bytes oblige to 10,000 seconds.
 #[test]
 fn a_user_who_leaves_too_early_is_marked() {

@@ -62,6 +62,11 @@ impl Reported {
             let has_reported = owed.announces > 0 && base != Account::NO_TOTAL;
             // A report below the base is no report of the base.
             let is_below = dip.is_some() && bytes == 0 && !started;
+            // As in `credit`: the other total's dip does not hold back the time of this base.
+            let base_at = match dip {
+                Some(_) => account.base_at,
+                None => account.base_at.max(account.last_announce),
+            };
             (has_reported && !is_below).then(|| Stretch {
                 from: Point {
                     total: base.saturating_sub(bytes),
@@ -69,7 +74,7 @@ impl Reported {
                 },
                 to: Point {
                     total: base,
-                    at: account.base_at.0.into(),
+                    at: base_at.0.into(),
                 },
                 started,
             })
