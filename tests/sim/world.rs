@@ -145,6 +145,14 @@ impl journal::disk::Disk for Disk {
 /// Runs a seed to its end. To be called on a thread of its own.
 pub fn run(seed: u64) -> Outcome {
     super::entropy::seed(seed);
+    on_jumping_clock(async {
+        let world = World::new(seed);
+        world.play().await
+    })
+}
+
+/// Runs on a clock that jumps from one event to the next.
+pub fn on_jumping_clock<T>(task: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -152,8 +160,7 @@ pub fn run(seed: u64) -> Outcome {
         .unwrap();
     runtime.block_on(async {
         network::begin();
-        let world = World::new(seed);
-        world.play().await
+        task.await
     })
 }
 

@@ -45,7 +45,7 @@ impl Room {
             return true;
         }
         if self.take_shared(self.block) {
-            // Without the others a block of one would do the same.
+            // The rest of the block is for this lane's next changes.
             spare.fetch_add(self.block - 1, Ordering::Relaxed);
             return true;
         }

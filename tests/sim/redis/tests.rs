@@ -6,21 +6,9 @@ use mika::change::{Batch, Change, GuestChange, GuestRecord};
 
 use super::*;
 use crate::network;
+use crate::world::on_jumping_clock as run;
 
 const PARTS: usize = 3;
-
-/// Runs on a clock that jumps from one event to the next.
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        network::begin();
-        test.await;
-    });
-}
 
 fn dialer(parts: usize) -> Dialer {
     Dialer {
