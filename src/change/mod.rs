@@ -206,6 +206,13 @@ pub fn shared_family(dip_up: Option<i64>, dip_down: Option<i64>) -> Option<bool>
 
 impl Change {
     /// The public peer that it is about, if it is.
+    pub fn peer(&self) -> Option<&PeerChange> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
     pub fn guest(&self) -> Option<&GuestChange> {
         match self {
             Self::Guest(guest) => Some(guest),

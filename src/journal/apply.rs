@@ -98,6 +98,8 @@ impl JournalShared {
         if let Some(last) = batches.last() {
             self.queue.mark_applied(last.number, self.now());
         }
+        let tracker = &self.parts.tracker;
+        tracker.on_counts_written(batches, self.parts.clock.now());
         if self.storage_trouble.lock().take().is_some() {
             tracing::info!("storage takes the journal again");
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::spill::{Spill, SpillError, SpilledBatch};
+use crate::base::ids::InfoHash;
 use crate::cache::{Cache, CacheError};
-use crate::change::Batch;
+use crate::change::{Batch, Change};
 use crate::storage::{CreditRules, Storage, StorageError};
 
 /// Batches applied at once.
@@ -29,6 +30,8 @@ pub struct AdoptedJournal {
     /// Batches that storage lacked, and their changes.
     pub batches: u64,
     pub changes: usize,
+    /// Swarms whose counters they have set.
+    pub swarms: HashSet<InfoHash>,
     /// Batches that are lost: neither storage nor the cache nor the file has them.
     pub missing: u64,
     /// The number of the last batch that storage has now.
@@ -220,7 +223,11 @@ impl Leftover<'_> {
             applied => applied?,
         };
         adopted.batches += new.len() as u64;
-        adopted.changes += new.iter().map(|batch| batch.changes.len()).sum::<usize>();
+        for batch in &new {
+            adopted.changes += batch.changes.len();
+            let peers = batch.changes.iter().filter_map(Change::peer);
+            adopted.swarms.extend(peers.map(|peer| peer.info_hash));
+        }
         adopted.applied = last;
         if let Some(cache) = self.cache {
             let generation = cache.ping().await?;

@@ -1,11 +1,12 @@
 //! Replays to storage what dead nodes left behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ended::{EndedJournals, list_forgotten};
 use super::leftover::{AdoptedJournal, JournalError};
 use crate::base::clock::{Now, Seconds};
+use crate::base::ids::InfoHash;
 use crate::cache::{Cache, Generation};
 use crate::change::journals::{is_later, sort_by_start};
 use crate::storage::{CreditRules, Storage};
@@ -50,8 +51,13 @@ impl Replay {
     }
 
     /// Looks at all journals once, and applies what dead processes left, by the current rules. To be
-    /// called every few seconds. What can't be applied is logged once, and does not stop the others.
-    pub async fn look(&mut self, now: Now, rules: &CreditRules) -> Result<(), JournalError> {
+    /// called every few seconds. What can't be applied is logged once, and does not stop the others. Returns the swarms
+    /// whose counters this has set.
+    pub async fn look(
+        &mut self,
+        now: Now,
+        rules: &CreditRules,
+    ) -> Result<HashSet<InfoHash>, JournalError> {
         let cache = Arc::clone(&self.cache);
         if let Err(error) = self.list_forgotten().await {
             // Those that are listed do not wait for the servers that have the others.
@@ -71,20 +77,24 @@ impl Replay {
                 dead.push((journal, silence));
             }
         }
+        let mut swarms = HashSet::new();
         if dead.is_empty() {
-            return Ok(());
+            return Ok(swarms);
         }
         let storage = Arc::clone(&self.storage);
         let ended = EndedJournals::read(&*cache, &*storage, now.unix).await?;
         for (journal, silence) in dead {
             let has_started_again = nodes.iter().any(|(other, _)| is_later(other, journal));
             let result = match self.apply(&ended, journal, now.mono, rules).await {
-                Ok(adopted) => ended.forget(&adopted, silence, has_started_again).await,
+                Ok(adopted) => {
+                    swarms.extend(&adopted.swarms);
+                    ended.forget(&adopted, silence, has_started_again).await
+                }
                 Err(error) => Err(error),
             };
             self.log_outcome(journal, result);
         }
-        Ok(())
+        Ok(swarms)
     }
 
     /// Lists forgotten journals again, once for each generation of the cache.

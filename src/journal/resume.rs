@@ -203,6 +203,7 @@ async fn save_former(
         spill: Some(spill),
     };
     let adopted = leftover.apply(&credit_rules(&parts.tracker)).await?;
+    parts.tracker.recount_later(&adopted.swarms);
     if let Some(cache) = &parts.cache {
         if adopted.batches > 0 {
             // Not every node follows that journal, but its peers are in the cache now.
@@ -264,6 +265,7 @@ impl JournalShared {
     ) -> Result<(), JournalError> {
         let rules = credit_rules(&self.parts.tracker);
         let adopted = ended.replay(journal, &rules).await?;
+        self.parts.tracker.recount_later(&adopted.swarms);
         adopted.log("applied what an earlier start left in the cache");
         let age = ended.replayed_for(&adopted).unwrap_or(0);
         if age >= self.settings.keep {

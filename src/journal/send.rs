@@ -80,7 +80,11 @@ impl JournalShared {
         }
         match kept {
             // Unless a restart was seen meanwhile: then it is sent again.
-            Ok(()) if generation == *self.generation.borrow() => self.queue.mark_sent(last),
+            Ok(()) if generation == *self.generation.borrow() => {
+                self.queue.mark_sent(last);
+                let tracker = &self.parts.tracker;
+                tracker.on_counts_written(&batches, self.parts.clock.now());
+            }
             Ok(()) => {}
             Err(CacheError::Restarted(generation)) => self.on_cache_restarted(generation),
             Err(error) => return Err(error),

@@ -1,11 +1,16 @@
 //! Upkeep, what is restored at the start, and changes of other nodes: passed on to the tracker of the
 //! mode. A call that is meant for the other mode has no effect.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::base::clock::Now;
 use crate::base::ids::InfoHash;
-use crate::change::{GuestRecord, Member, PeerChange, PeerKey, PeerRecord};
+use crate::change::{
+    Batch, Change, GuestRecord, Member, PeerChange, PeerKey, PeerRecord, SwarmCounts,
+};
+use crate::tracker::private::PrivateTracker;
 use crate::tracker::{ByMode, KnownHistory, MalformedSwarms, Tracker, by_mode};
 
 /// Upkeep, and what is restored at the start.
@@ -84,6 +89,36 @@ impl Tracker {
     pub fn unpack_swarms(&self, bytes: &[u8], age: u32, now: Now) -> Result<u64, MalformedSwarms> {
         let tracker = self.public();
         tracker.map_or(Ok(0), |tracker| tracker.unpack_swarms(bytes, age, now))
+    }
+}
+
+/// The counters of swarms in cache and storage, which a sweep corrects where nodes wrote them at once. No effect without
+/// a cache.
+impl Tracker {
+    /// To be called before these counters, as they are now, are written.
+    pub fn note_counts_written(&self, counts: &[(InfoHash, SwarmCounts)], now: Now) {
+        if let Some(tracker) = self.shared_private() {
+            tracker.note_counts_written(counts, now);
+        }
+    }
+
+    /// To be called when batches of this node are written.
+    pub fn on_counts_written(&self, batches: &[Arc<Batch>], now: Now) {
+        if let Some(tracker) = self.shared_private() {
+            let changes = batches.iter().flat_map(|batch| &batch.changes);
+            tracker.on_counts_written(changes.filter_map(Change::peer), now);
+        }
+    }
+
+    /// The next sweeps write the counters of these swarms again.
+    pub fn recount_later(&self, swarms: &HashSet<InfoHash>) {
+        if let Some(tracker) = self.shared_private() {
+            tracker.recount_later(swarms);
+        }
+    }
+
+    fn shared_private(&self) -> Option<&PrivateTracker> {
+        self.private().filter(|tracker| tracker.common.is_shared)
     }
 }
 

@@ -1,10 +1,15 @@
 //! Two nodes that share what they decided: one account, one swarm, one snatch.
 
+use std::sync::Arc;
+
 use mika::base::clock::Seconds;
-use mika::change::Change;
+use mika::change::{Batch, Change};
 use mika::tracker::Mode;
 
 use crate::world::{TTL, World, hash, peer, rules};
+
+/// A sweep that journals nothing.
+const NONE: [u32; 0] = [];
 
 /// What the one journaled, the other adopts.
 fn share(from: &mut World, to: &World) {
@@ -44,6 +49,35 @@ fn of_two_families() -> (World, World) {
 fn second(mut world: World) -> World {
     world.now.mono = Seconds::START.plus(12_345);
     world
+}
+
+/// Two nodes that share a cache, and a peer that both know.
+fn two_private() -> (World, World) {
+    let shared = || {
+        let mut world = World::private();
+        world.tracker = world.tracker.shared();
+        world
+    };
+    let (mut one, mut two) = (shared(), second(shared()));
+    one.ok(peer(1).of(1));
+    share(&mut one, &two);
+    assert_eq!(after_a_sweep(&mut two), NONE);
+    (one, two)
+}
+
+/// Leechers of the first torrent by the changes that a sweep journals.
+fn after_a_sweep(world: &mut World) -> Vec<u32> {
+    world.sweep();
+    let changes = world.drain_peers();
+    changes.iter().map(|it| it.counts.leechers).collect()
+}
+
+fn batch(changes: Vec<Change>) -> Vec<Arc<Batch>> {
+    vec![Arc::new(Batch {
+        journal: "two#1".into(),
+        number: 1,
+        changes,
+    })]
 }
 
 fn two_public() -> (World, World) {
@@ -253,6 +287,70 @@ fn a_record_survives_the_round_trip_through_the_other_node() {
     assert_eq!(members.len(), 1);
     assert_eq!(members[0].0, hash(1));
     assert_eq!(members[0].1[0].record, change.record);
+}
+
+#[test]
+fn counters_that_two_nodes_wrote_at_once_are_written_again() {
+    let (mut one, mut two) = two_private();
+    one.ok(peer(2).of(2));
+    two.ok(peer(3).of(3));
+    // Each journaled two leechers, and one of these is what cache and storage have.
+    exchange(&mut one, &mut two);
+    assert_eq!(after_a_sweep(&mut one), [3]);
+    assert_eq!(after_a_sweep(&mut two), [3]);
+    assert_eq!(after_a_sweep(&mut one), NONE, "once is enough");
+}
+
+#[test]
+fn counters_are_not_written_again_after_what_was_known_to_their_node() {
+    let (mut one, mut two) = two_private();
+    two.wait(20);
+    one.wait(20);
+    one.ok(peer(2).of(2));
+    share(&mut one, &two);
+    assert_eq!(after_a_sweep(&mut two), NONE);
+}
+
+#[test]
+fn counters_that_reach_storage_late_are_written_again_if_they_are_wrong_by_now() {
+    let (mut one, mut two) = two_private();
+    two.ok(peer(3).of(3));
+    let right = batch(two.drain());
+    // Storage is away for a minute.
+    two.wait(60);
+    one.wait(60);
+    two.sweep();
+    two.tracker.on_counts_written(&right, two.now);
+    assert_eq!(after_a_sweep(&mut two), NONE, "they are right");
+    two.wait(60);
+    one.wait(60);
+    one.ok(peer(2).of(2));
+    share(&mut one, &two);
+    assert_eq!(after_a_sweep(&mut two), NONE);
+    two.tracker.on_counts_written(&right, two.now);
+    assert_eq!(after_a_sweep(&mut two), [3]);
+}
+
+#[test]
+fn counters_of_a_node_that_is_gone_are_written_again() {
+    let (_, mut two) = two_private();
+    two.wait(60);
+    two.sweep();
+    two.tracker.recount_later(&[hash(1)].into());
+    assert_eq!(after_a_sweep(&mut two), [1]);
+}
+
+#[test]
+fn counters_that_a_node_gave_the_cache_are_written_again() {
+    let (mut one, mut two) = two_private();
+    two.wait(60);
+    one.wait(60);
+    two.sweep();
+    one.ok(peer(2).of(2));
+    two.tracker
+        .note_counts_written(&[(hash(1), two.tracker.counts(&hash(1)))], two.now);
+    share(&mut one, &two);
+    assert_eq!(after_a_sweep(&mut two), [2]);
 }
 
 #[test]

@@ -321,11 +321,14 @@ impl World {
                 "clients get no answer after everything is well again",
             );
         }
-        sleep(QUIET).await;
+        sleep(QUIET - checks::REACHES_STORES).await;
+        let counts = self.counts_known();
+        sleep(checks::REACHES_STORES).await;
         self.check_credit();
         self.check_swarms();
         self.check_registry();
         self.check_cache(true).await;
+        self.check_counts(&counts).await;
         sleep(SETTLED).await;
         self.check_hnr();
         self.check_rest().await;

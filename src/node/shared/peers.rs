@@ -166,7 +166,9 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheEr
         drop(swarms);
         for &shard in shards {
             put_sets(node, cache, shard).await?;
-            cache.put_counts(&node.tracker.swarm_counts(shard)).await?;
+            let counts = node.tracker.swarm_counts(shard);
+            node.tracker.note_counts_written(&counts, node.clock.now());
+            cache.put_counts(&counts).await?;
         }
     }
     cache.set_has_all_peers(generation).await

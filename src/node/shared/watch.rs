@@ -232,11 +232,12 @@ pub(super) async fn replay(node: Node, cache: Arc<dyn Cache>) {
         node.journal.keep(),
     );
     loop {
-        if let Err(error) = replay
-            .look(node.clock.now(), &credit_rules(&node.tracker))
-            .await
-        {
-            tracing::debug!(%error, "the journals of dead nodes can't be replayed now");
+        let rules = credit_rules(&node.tracker);
+        match replay.look(node.clock.now(), &rules).await {
+            Ok(swarms) => node.tracker.recount_later(&swarms),
+            Err(error) => {
+                tracing::debug!(%error, "the journals of dead nodes can't be replayed now");
+            }
         }
         tokio::time::sleep(REPLAY_PERIOD).await;
     }

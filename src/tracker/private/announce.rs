@@ -4,7 +4,7 @@ use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::base::addr::{Compact4, Compact6, Endpoint};
 use crate::base::clock::{Now, Seconds};
-use crate::change::{self, Change, Credit};
+use crate::change::{self, Change, Credit, PeerChange};
 use crate::registry::TorrentEntry;
 use crate::swarm::{
     Account, Family, Owed, PeerState, PrivatePeer, PrivateSwarm, Request, Role, UserHistory,
@@ -312,8 +312,7 @@ impl PrivateAnnounce<'_> {
         };
         let credit = self.credit(&mut client.history, &owed);
         let report = self.report(&self.owed_report(&owed, client), &credit);
-        let counts = self.swarm.counts();
-        let change = peer_change(client, counts, self.torrent, credit, report, self.now);
+        let change = self.change(client, credit, report);
         room.push(self.shard, Change::from(change));
         None
     }
@@ -377,10 +376,22 @@ impl PrivateAnnounce<'_> {
     ) -> Ticket {
         let credit = self.credit(&mut client.history, added);
         self.swarm.put(&client);
-        let counts = self.swarm.counts();
         let report = self.report(&reported, &credit);
-        let change = peer_change(&client, counts, self.torrent, credit, report, self.now);
+        let change = self.change(&client, credit, report);
         room.push(self.shard, Change::from(change))
+    }
+
+    /// The change of a client, with the present counters of the swarm.
+    fn change(&self, client: &PrivatePeer, credit: Credit, report: change::Report) -> PeerChange {
+        let tracker = self.tracker;
+        if tracker.common.is_shared {
+            let info_hash = self.torrent.canonical;
+            tracker
+                .recounts
+                .note_written(self.shard, info_hash, self.now);
+        }
+        let counts = self.swarm.counts();
+        peer_change(client, counts, self.torrent, credit, report, self.now)
     }
 
     /// The report that storage settles.

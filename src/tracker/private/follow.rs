@@ -16,8 +16,10 @@ impl PrivateTracker {
         let Some((info_hash, is_present)) = self.swarm_of(change) else {
             return;
         };
-        let mut swarms = self.swarms.lock(self.swarms.shard_of(&info_hash));
+        let shard = self.swarms.shard_of(&info_hash);
+        let mut swarms = self.swarms.lock(shard);
         let swarm = swarms.get_or_default(info_hash);
+        let counts = swarm.counts();
         if !is_counted {
             let credit = &change.credit;
             let user = change.key.user;
@@ -34,6 +36,9 @@ impl PrivateTracker {
         let mut member = change.member();
         member.record.active &= is_present;
         self.follow_record(info_hash, swarm, &member, Displaced::IsJournaled, now);
+        if swarm.counts() != counts {
+            self.recounts.on_followed(shard, info_hash, change, now);
+        }
     }
 
     /// The info hash of the swarm that a change is for, and whether the peer is in it: not if the torrent

@@ -6,6 +6,7 @@ mod follow;
 mod leaps;
 mod newcomer;
 mod record;
+mod recounts;
 mod restore;
 mod sweep;
 mod user_records;
@@ -21,6 +22,7 @@ use crate::wire::{Event, ScrapeEntry};
 
 use self::announce::PrivateAnnounce;
 use self::leaps::Leaps;
+use self::recounts::Recounts;
 use self::user_records::UserRecords;
 
 pub use self::restore::KnownHistory;
@@ -33,6 +35,7 @@ pub(super) struct PrivateTracker {
     /// Numbers of records by user.
     records: UserRecords,
     leaps: Leaps,
+    recounts: Recounts,
 }
 
 impl PrivateTracker {
@@ -42,6 +45,7 @@ impl PrivateTracker {
             swarms: Swarms::default(),
             records: UserRecords::default(),
             leaps: Leaps::default(),
+            recounts: Recounts::default(),
         }
     }
 

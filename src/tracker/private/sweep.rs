@@ -16,6 +16,9 @@ const DUE_COST: usize = 32;
 
 impl PrivateTracker {
     pub fn sweep(&self, shard: usize, now: Now) {
+        if self.common.is_shared {
+            self.recount(shard, now);
+        }
         let rules = self.common.rules.load();
         let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
         let mut walk = Some(Cursor::default());
@@ -58,6 +61,26 @@ impl PrivateTracker {
             });
             // Threads that wait get the lock before the next chunk.
             MutexGuard::unlock_fair(swarms);
+        }
+    }
+
+    /// Journals the counters of swarms of which cache and storage may have others.
+    fn recount(&self, shard: usize, now: Now) {
+        let rules = self.common.rules.load();
+        for info_hash in self.recounts.take(shard, now) {
+            let mut swarms = self.swarms.lock(shard);
+            let torrent = self.common.registry.torrent(&info_hash);
+            if let (Some(swarm), Some(torrent)) = (swarms.get_mut(info_hash), torrent) {
+                let mut announce = PrivateAnnounce {
+                    tracker: self,
+                    rules: &rules,
+                    swarm,
+                    torrent: &torrent,
+                    shard,
+                    now,
+                };
+                announce.journal_counts();
+            }
         }
     }
 
@@ -111,6 +134,16 @@ impl PrivateAnnounce<'_> {
             self.forget(place, user);
         }
         self.swarm.holds(place, user, &peer_id)
+    }
+
+    /// Queues the record of any client once more, for the counters that it brings.
+    fn journal_counts(&mut self) {
+        let Some(mut client) = self.swarm.peers().next() else {
+            return;
+        };
+        self.expire(&mut client);
+        let owed = client.state.owed.take().unwrap_or_default();
+        self.queue(client, owed);
     }
 
     /// Removes those endpoints of a peer that expired; it then owes the journal this change. With the

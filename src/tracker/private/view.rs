@@ -1,9 +1,11 @@
 //! Views of private swarms, and their snatches.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::base::addr::Endpoint;
 use crate::base::clock::Now;
 use crate::base::ids::InfoHash;
-use crate::change::{Member, SwarmCounts};
+use crate::change::{Member, PeerChange, SwarmCounts};
 use crate::swarm::{PeerCounts, PrivatePeer, PrivateShard, PrivateSwarm, Role};
 use crate::tracker::private::PrivateTracker;
 use crate::tracker::private::record::{record_of, standing_of};
@@ -66,6 +68,42 @@ impl PrivateTracker {
             .iter()
             .map(|(info_hash, swarm)| (*info_hash, swarm_counts(swarm.counts())))
             .collect()
+    }
+
+    /// Notes that these counters of swarms, as they are now, are about to be written.
+    pub fn note_counts_written(&self, counts: &[(InfoHash, SwarmCounts)], now: Now) {
+        for (info_hash, _) in counts {
+            let shard = self.swarms.shard_of(info_hash);
+            self.recounts.note_written(shard, *info_hash, now);
+        }
+    }
+
+    /// The counters that came with these changes of this node are written now. If that is late, others may have
+    /// been written since.
+    pub fn on_counts_written<'a>(&self, changes: impl Iterator<Item = &'a PeerChange>, now: Now) {
+        let mut late = HashMap::new();
+        for change in changes {
+            let shard = self.swarms.shard_of(&change.info_hash);
+            if !self.recounts.is_written(shard, &change.info_hash, now) {
+                late.insert(change.info_hash, change.counts);
+            }
+        }
+        for (info_hash, counts) in late {
+            let shard = self.swarms.shard_of(&info_hash);
+            self.recounts.note_written(shard, info_hash, now);
+            let present = self.counts(&info_hash).map(swarm_counts);
+            if present.unwrap_or_default() != counts {
+                self.recounts.add(shard, info_hash);
+            }
+        }
+    }
+
+    /// Others wrote counters of these swarms that may be wrong.
+    pub fn recount_later(&self, swarms: &HashSet<InfoHash>) {
+        for info_hash in swarms {
+            self.recounts
+                .add(self.swarms.shard_of(info_hash), *info_hash);
+        }
     }
 
     /// Passes what `read` takes of each swarm to `see`.

@@ -22,6 +22,9 @@ use crate::{edits, faults, hnr};
 /// that failed before.
 const REACHES_CACHE: i64 = 15;
 
+/// The same of cache and storage.
+pub(super) const REACHES_STORES: Duration = Duration::from_secs(REACHES_CACHE.cast_unsigned());
+
 impl World {
     pub(super) fn check_credit(&self) {
         let (model, tables) = (self.model.lock(), self.database.tables());
@@ -197,6 +200,57 @@ impl World {
                     vec![key.0],
                     format!("{name}: whether {key:?} is there is not {is_there}"),
                 );
+            }
+        }
+    }
+
+    /// The counters of swarms, where all nodes have the same.
+    pub(super) fn counts_known(&self) -> BTreeMap<InfoHash, (u32, u32)> {
+        let running: Vec<_> = self.sites.iter().filter_map(|it| it.running()).collect();
+        let known = |hash: InfoHash| {
+            let counts = running.iter().map(|it| it.tracker.counts(&hash));
+            let all: BTreeSet<_> = counts.map(|it| (it.seeders, it.leechers)).collect();
+            let counts = all.first().filter(|_| all.len() == 1);
+            Some((hash, *counts?))
+        };
+        (1..=self.plan.torrents)
+            .map(info_hash)
+            .filter_map(known)
+            .collect()
+    }
+
+    /// Cache and storage have the counters that all nodes have, and had [`REACHES_STORES`] ago.
+    pub(super) async fn check_counts(&self, before: &BTreeMap<InfoHash, (u32, u32)>) {
+        if self.plan.edits || self.plan.faults.contains(&faults::Kind::ClockJump) {
+            return;
+        }
+        let mut known = self.counts_known();
+        known.retain(|hash, counts| before.get(hash) == Some(counts));
+        let stored: Vec<_> = self.database.tables().torrents.values().cloned().collect();
+        let mut all = vec![("storage", stored)];
+        if let Some(cache) = self.cache_of(self.new_host(0)) {
+            let (mut rows, mut cursor) = (Vec::new(), Some(0));
+            while let Some(at) = cursor {
+                let scan = match cache.torrents(at).await {
+                    Ok(scan) => scan,
+                    Err(error) => {
+                        return self.fault(Vec::new(), format!("the cache is not read: {error}"));
+                    }
+                };
+                rows.extend(scan.rows);
+                cursor = scan.next;
+            }
+            all.push(("the cache", rows));
+        }
+        for (place, rows) in all {
+            for row in rows {
+                let hash = row.torrent.info_hash;
+                let theirs = (row.seeders, row.leechers);
+                if let Some(ours) = known.get(&hash).filter(|ours| **ours != theirs) {
+                    let what =
+                        format!("{place} has {theirs:?} peers of {hash}, and nodes {ours:?}");
+                    self.fault(Vec::new(), what);
+                }
             }
         }
     }
