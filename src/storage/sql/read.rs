@@ -104,7 +104,7 @@ pub(super) async fn peers(
         ("limit", one_more(limit)),
     ];
     let rows = job.call(&calls::PEERS_PAGE, &params).await?;
-    Ok(page(&rows, limit, decode::peer))
+    Ok(page_of_many(&rows, limit, decode::peer))
 }
 
 pub(super) async fn histories(
@@ -121,7 +121,7 @@ pub(super) async fn histories(
         ("limit", one_more(limit)),
     ];
     let rows = job.call(&calls::HISTORIES_PAGE, &params).await?;
-    Ok(page(&rows, limit, decode::history))
+    Ok(page_of_many(&rows, limit, decode::history))
 }
 
 pub(super) async fn records_of(
@@ -257,6 +257,13 @@ pub(super) fn page<T>(rows: &SqlRows, limit: u32, decode: Decode<T>) -> Page<T> 
         }
         page.push(decode(row));
     }
+    page
+}
+
+/// The same where one row beyond the page was asked for: with unusable rows, too, there is more behind it.
+fn page_of_many<T>(rows: &SqlRows, limit: u32, decode: Decode<T>) -> Page<T> {
+    let mut page = page(rows, limit, decode);
+    page.last = rows.len() <= limit.max(1) as usize;
     page
 }
 

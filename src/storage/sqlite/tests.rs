@@ -660,3 +660,40 @@ async fn a_database_of_before_gets_an_identity() {
     assert_eq!(storage.migrate().await.unwrap(), ["0003_identity"]);
     assert_eq!(storage.identity().await.unwrap().len(), 32);
 }
+
+#[tokio::test]
+async fn peers_and_histories_behind_an_unusable_row_are_read() {
+    let fixture = Fixture::new().await;
+    fixture.site.execute_batch(SITE).unwrap();
+    fixture
+        .site
+        .execute_batch(
+            "WITH RECURSIVE it (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM it WHERE n < 6)
+             INSERT INTO peers (user_id, torrent_id, peer_id, base_up, base_down, base_at, uploaded, downloaded,
+                     speed_up, speed_down, seed_time, announces, first_announce, last_announce, active, paused)
+                 SELECT n, 3, IIF(n = 2, X'00', CAST(printf('-XX0001-%012d', n) AS BLOB)), 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0,
+                     1, 0 FROM it;
+             INSERT INTO history (torrent_id, user_id) SELECT 3, IIF(user_id = 2, -1, user_id) FROM peers;",
+        )
+        .unwrap();
+    let (mut peers, mut after) = (Vec::new(), None);
+    loop {
+        let page = fixture.storage.peers(0, after, 2).await.unwrap();
+        peers.extend(page.rows.iter().map(|row| row.key.user.0));
+        after = page.rows.last().map(|row| row.key);
+        if page.last {
+            break;
+        }
+    }
+    assert_eq!(peers, [1, 3, 4, 5, 6]);
+    let (mut users, mut after) = (Vec::new(), None);
+    loop {
+        let page = fixture.storage.histories(after, 2).await.unwrap();
+        users.extend(page.rows.iter().map(|row| row.user.0));
+        after = page.rows.last().map(|row| (row.torrent, row.user));
+        if page.last {
+            break;
+        }
+    }
+    assert_eq!(users, [1, 3, 4, 5, 6]);
+}
