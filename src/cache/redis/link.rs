@@ -83,9 +83,18 @@ impl RedisLink {
     pub(super) fn new(url: &Secret) -> Result<Arc<Self>, CacheError> {
         let wrong = |text| CacheError::Broken(format!("cache.url {url}: {text}; {FORMS}"));
         let place = Place::of(url).map_err(wrong)?;
-        Ok(Arc::new_cyclic(|me| Self {
+        Ok(Self::of(place, format!("Redis at {url}").into()))
+    }
+
+    /// Connections of its own to the same servers.
+    pub(super) fn another(&self) -> Arc<Self> {
+        Self::of(self.place.clone(), Arc::clone(&self.server))
+    }
+
+    fn of(place: Place, server: Arc<str>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             place,
-            server: format!("Redis at {url}").into(),
+            server,
             connecting: tokio::sync::Mutex::new(()),
             opening: Semaphore::new(OPENING_MAX),
             troubles: Troubles::default(),
@@ -101,7 +110,7 @@ impl RedisLink {
                 is_restoring: false,
             }),
             me: me.clone(),
-        }))
+        })
     }
 
     pub(super) fn is_cluster(&self) -> bool {

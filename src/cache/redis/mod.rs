@@ -19,6 +19,7 @@ mod marks;
 mod nodes;
 mod owner;
 mod place;
+mod registry;
 mod reply;
 mod routed;
 mod rows;
@@ -46,8 +47,8 @@ use self::derived::Derived;
 use self::link::RedisLink;
 use super::{
     Cache, CacheError, CacheFinding, CacheKey, CacheLeftover, CacheUpkeep, ControlPosition,
-    Generation, KeySet, Mark, Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer,
-    Wiped, Write,
+    Generation, KeySet, Mark, Membership, NodeStats, Notice, RegistryCursor, RegistryScan,
+    Replayed, Rows, Scan, SharedPeer, Wiped, Write,
 };
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::base::secret::Secret;
@@ -181,6 +182,10 @@ impl Cache for Redis {
         whitelist::get(&self.link).await
     }
 
+    async fn registry(&self, cursor: RegistryCursor) -> Result<RegistryScan, CacheError> {
+        registry::scan(&self.link, cursor).await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError> {
         users::ROWS.get(&self.link, id).await
     }
@@ -278,6 +283,13 @@ impl CacheUpkeep for Redis {
             self.streams.assign_to(database);
         }
         Ok(owner)
+    }
+
+    fn reader(&self) -> Option<Arc<dyn Cache>> {
+        Some(Arc::new(Self {
+            link: self.link.another(),
+            streams: journal::Streams::default(),
+        }))
     }
 
     async fn time(&self) -> Result<Option<i64>, CacheError> {

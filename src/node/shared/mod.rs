@@ -11,12 +11,11 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::cache::{Cache, CacheError, ControlPosition, Notice};
+use crate::cache::Cache;
 use crate::node::{Node, health, load, upkeep};
 use crate::sync::follow::{FormerHashes, load_first};
 use crate::sync::mirror::NoticeLog;
@@ -35,6 +34,8 @@ pub(super) struct CacheTasks {
     log: Arc<NoticeLog>,
     /// Notified when peers are to be brought to the cache.
     stale: Arc<Notify>,
+    /// If the cache lacks peers of storage: the batches that storage had when they were read from there.
+    lacking: Option<HashMap<String, u64>>,
 }
 
 /// Loads the registry, and the swarms: each from the cache if it is as new as storage there, else
@@ -44,25 +45,19 @@ pub(super) async fn load(
     cache: &Arc<dyn Cache>,
 ) -> Result<(CacheTasks, RegistryFollower), SyncError> {
     // Before anything is read, so that what changes meanwhile is followed.
-    let mut position = cache.control_position().await?;
+    let position = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
     let loaded = load_first(&node.replica, &**cache).await?;
     let has_peers = loaded.cache_was_usable && has_peers(&**cache, &applied).await?;
     if has_peers {
         load::histories(node).await?;
-        peers::load(node, &**cache).await?;
+        peers::load_first(node, &**cache).await?;
         let (swarms, seeders, leechers) = node.tracker.totals();
         tracing::info!(swarms, seeders, leechers, "swarms loaded from the cache");
     } else {
         load::swarms(node).await?;
     }
     let journals = peers::overlay(node, &**cache, &applied, has_peers).await?;
-    if !has_peers {
-        peers::upload_loaded(node, &**cache).await?;
-        if peers::catch_up(&**cache, &applied).await? {
-            position = tell_of_peers(&**cache, position).await?;
-        }
-    }
     load::sweep_all(node);
     let (log, stale) = (Arc::new(NoticeLog::default()), Arc::new(Notify::new()));
     let follower = RegistryFollower::of_notices(
@@ -78,23 +73,9 @@ pub(super) async fn load(
         former: loaded.former,
         log,
         stale,
+        lacking: (!has_peers).then_some(applied),
     };
     Ok((shared, follower))
-}
-
-/// Tells running nodes that the cache has peers that no journal brings them. Returns the position to follow notices
-/// from: `position`, or the one after this notice if there was no other, because this node has those peers.
-async fn tell_of_peers(
-    cache: &dyn Cache,
-    position: ControlPosition,
-) -> Result<ControlPosition, CacheError> {
-    cache.publish(&[Notice::Peers]).await?;
-    let (notices, next) = cache.control(Some(&position), Duration::ZERO).await?;
-    Ok(if notices == [Notice::Peers] {
-        next
-    } else {
-        position
-    })
 }
 
 /// Whether the cache has all peers, and every batch that storage has: then its peers are at least
@@ -120,6 +101,7 @@ impl CacheTasks {
             former,
             log,
             stale,
+            lacking,
         } = self;
         let node = || node.clone();
         let shared = || Arc::clone(&cache);
@@ -129,12 +111,13 @@ impl CacheTasks {
             shared(),
             Arc::clone(&stale),
             Arc::clone(&peers),
+            lacking.is_none(),
         ));
         tasks.spawn(health::cache(node(), shared()));
         tasks.spawn(health::cache_settings(shared()));
         tasks.spawn(watch::replay(node(), shared()));
         tasks.spawn(watch::publish_stats(node(), shared(), peers));
-        tasks.spawn(watch::refill(node(), shared(), stale));
+        tasks.spawn(watch::refill(node(), shared(), stale, lacking));
         tasks.spawn(upkeep::prune_cache(node(), shared()));
         tasks.spawn(peers::follow_all(node(), shared(), journals));
         if let Some(position_rx) = follower.notice_position() {

@@ -92,10 +92,12 @@ impl Notices {
                 Notice::Torrent(info_hash) => drop(changes.torrents.insert(*info_hash)),
                 Notice::Whitelist => changes.whitelist = true,
                 Notice::Registry => changes.everything = true,
-                Notice::Peers => self.stale.notify_one(),
+                Notice::PeersBy(journal) if replica.hooks.journal() == journal => {}
+                Notice::Peers | Notice::PeersBy(_) => self.stale.notify_one(),
                 Notice::SnatchesWiped => replica.hooks.wipe_snatches(),
             }
-            changes.count += usize::from(*notice != Notice::Peers);
+            let is_of_peers = matches!(notice, Notice::Peers | Notice::PeersBy(_));
+            changes.count += usize::from(!is_of_peers);
         }
         if changes.everything {
             return load_if_complete(replica, &*self.cache).await;
@@ -214,7 +216,7 @@ impl Changes {
 
 fn publish_event(events: &Events, notice: &Notice) {
     events.publish(match notice {
-        Notice::Peers => return,
+        Notice::Peers | Notice::PeersBy(_) => return,
         Notice::User(id) => LiveEvent::User(*id),
         Notice::Torrent(info_hash) => LiveEvent::Torrent(None, Some(*info_hash)),
         Notice::Whitelist => LiveEvent::Whitelist,
