@@ -15,5 +15,6 @@ pub mod seconds;
 pub mod secret;
 pub mod shell;
 pub mod suggest;
+pub mod thread;
 pub mod url;
 pub mod varint;

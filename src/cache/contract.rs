@@ -3,14 +3,14 @@
 //! [`run`] and [`run_core`] run them, each on a cache of its own, which `open` makes reachable and empty.
 //! A test panics where the driver is at fault.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
     Cache, CacheError, CacheKey, CacheLeftover, Generation, KeySet, Mirrored, NodeStats, Notice,
-    Replayed, RowKey, Rows, STOPPED, Scan, SharedPeer, Write, owner,
+    RegistryCursor, Replayed, RowKey, Rows, STOPPED, Scan, SharedPeer, Write, owner,
 };
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::change::sums::{Credited, Sum};
@@ -531,6 +531,36 @@ async fn scans_find_every_row(cache: &dyn Cache) {
     found.dedup();
     assert_eq!((found.len(), bad), (torrents.len(), 0));
     assert_eq!(found[2..], torrents[2..]);
+    the_registry_is(cache, &users, &torrents).await;
+    if let Some(reader) = cache.reader() {
+        the_registry_is(&*reader, &users, &torrents).await;
+    }
+}
+
+/// The scan of a start finds users and torrents as announces need them.
+async fn the_registry_is(cache: &dyn Cache, users: &[StoredUser], torrents: &[StoredTorrent]) {
+    let (mut found_users, mut found_torrents) = (HashMap::new(), HashMap::new());
+    let mut cursor = Some(RegistryCursor::START);
+    while let Some(at) = cursor {
+        let scan = cache.registry(at).await.unwrap();
+        assert_eq!(scan.bad.len(), 0);
+        found_users.extend(scan.users.into_iter().map(|user| (user.id, user)));
+        found_torrents.extend(scan.torrents.into_iter().map(|row| (row.id, row)));
+        cursor = scan.next;
+    }
+    assert_eq!(
+        (found_users.len(), found_torrents.len()),
+        (users.len(), torrents.len())
+    );
+    for StoredUser { user, .. } in users {
+        let found = &found_users[&user.id];
+        let access = |user: &User| (user.passkey.clone(), user.enabled, user.can_leech);
+        assert_eq!(access(found), access(user));
+    }
+    // Batches have counted snatches of the first ones.
+    for StoredTorrent { torrent, .. } in &torrents[2..] {
+        assert_eq!(&found_torrents[&torrent.id], torrent);
+    }
 }
 
 async fn keys_and_passkeys_are_found(cache: &dyn Cache) {
@@ -1016,6 +1046,7 @@ fn notices() -> Vec<Notice> {
         Notice::Whitelist,
         Notice::Registry,
         Notice::Peers,
+        Notice::PeersBy(NODE.into()),
         Notice::SnatchesWiped,
         Notice::Node,
     ]

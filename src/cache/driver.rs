@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::{
     CacheError, CacheFinding, CacheKey, CacheLeftover, ControlPosition, Generation, KeySet, Mark,
-    Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer, Wiped, Write, last_changes,
-    members_of, memberships_of,
+    Membership, NodeStats, Notice, RegistryCursor, RegistryScan, Replayed, Rows, Scan, SharedPeer,
+    Wiped, Write, last_changes, members_of, memberships_of,
 };
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::change::sums::Credited;
@@ -92,6 +92,32 @@ pub trait Cache: CacheUpkeep {
 
     async fn whitelist(&self) -> Result<Vec<ClientPrefix>, CacheError>;
 
+    /// Users and torrents, for a node that loads all of them; names and totals may be missing. By default, this scans the
+    /// users and then the torrents.
+    async fn registry(&self, cursor: RegistryCursor) -> Result<RegistryScan, CacheError> {
+        Ok(match cursor {
+            RegistryCursor::Users(at) => {
+                let scan = self.users(at).await?;
+                let next = scan.next.map(RegistryCursor::Users);
+                RegistryScan {
+                    users: scan.rows.into_iter().map(|row| row.user).collect(),
+                    torrents: Vec::new(),
+                    bad: scan.bad,
+                    next: next.or(Some(RegistryCursor::Torrents(0))),
+                }
+            }
+            RegistryCursor::Torrents(at) => {
+                let scan = self.torrents(at).await?;
+                RegistryScan {
+                    users: Vec::new(),
+                    torrents: scan.rows.into_iter().map(|row| row.torrent).collect(),
+                    bad: scan.bad,
+                    next: scan.next.map(RegistryCursor::Torrents),
+                }
+            }
+        })
+    }
+
     /// By default, this scans all users.
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError> {
         let mut cursor = Some(0);
@@ -169,6 +195,13 @@ pub trait Cache: CacheUpkeep {
 #[async_trait]
 pub trait CacheUpkeep: Send + Sync + 'static {
     // --- the server ---
+
+    /// The same servers by connections of its own: for a thread whose runtime ends when it has read its part. A start
+    /// reads several parts at the same time if there are such readers; by default there are none, and it reads one part
+    /// after the other.
+    fn reader(&self) -> Option<Arc<dyn Cache>> {
+        None
+    }
 
     /// The identity of the database that this cache belongs to; none if it was not set. The default
     /// does not record it.

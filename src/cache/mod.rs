@@ -25,7 +25,7 @@ use crate::base::drivers::DriverTable;
 use crate::base::ids::{InfoHash, Passkey, PeerId, TorrentId, UserId};
 use crate::base::secret::Secret;
 use crate::change::{Batch, Change, GuestRecord, Member, PeerChange, PeerRecord, Standing};
-use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser};
+use crate::registry::{BadRow, ClientPrefix, StoredTorrent, StoredUser, Torrent, User};
 
 #[cfg(feature = "contract")]
 pub use self::redis::{RedisDial, RedisWire, open_over as open_redis_over};
@@ -142,6 +142,24 @@ pub struct Scan<T> {
     pub next: Option<u64>,
 }
 
+/// Some users and torrents, as a node needs them: without names and totals.
+#[derive(Debug)]
+pub struct RegistryScan {
+    pub users: Vec<User>,
+    pub torrents: Vec<Torrent>,
+    /// Unusable entries.
+    pub bad: Vec<BadRow>,
+    /// Where the next ones begin; none at the end.
+    pub next: Option<RegistryCursor>,
+}
+
+/// A place in a scan of users and torrents. A driver that finds both in one scan needs the first kind only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryCursor {
+    Users(u64),
+    Torrents(u64),
+}
+
 /// Which of a user's sets a torrent belongs to; none leaves that set unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
@@ -247,6 +265,8 @@ pub enum Notice {
     Registry,
     /// Peers and users' sets may be outdated: each node writes its own.
     Peers,
+    /// The same, from the process with that journal, which has done so.
+    PeersBy(String),
     /// The snatches of all torrents were set to 0.
     SnatchesWiped,
     /// A node starts: its journal is to be followed.
@@ -306,6 +326,11 @@ pub fn url_warning(driver: &str, url: &Secret) -> Option<String> {
 pub type CacheDrivers = DriverTable<OpenCache>;
 
 // === impl Scan ===
+
+impl RegistryCursor {
+    /// Where a scan begins.
+    pub const START: Self = Self::Users(0);
+}
 
 impl<T> Scan<T> {
     /// All rows on one page.

@@ -150,7 +150,8 @@ struct Line {
 
 /// The fields of a line, from left to right.
 struct Fields<'a> {
-    rest: std::str::Split<'a, char>,
+    /// None behind the last one.
+    rest: Option<&'a str>,
     read: usize,
 }
 
@@ -274,9 +275,18 @@ impl Line {
 impl<'a> Fields<'a> {
     fn of(line: &'a str) -> Self {
         Self {
-            rest: line.trim_end_matches(' ').split(' '),
+            rest: Some(line.trim_end_matches(' ')),
             read: 0,
         }
+    }
+
+    /// The next field, and what is behind it. Most have a few bytes, for which a plain loop is the fastest search.
+    fn split(&self) -> Option<(&'a str, Option<&'a str>)> {
+        let rest = self.rest?;
+        Some(match rest.bytes().position(|byte| byte == b' ') {
+            Some(end) => (&rest[..end], Some(&rest[end + 1..])),
+            None => (rest, None),
+        })
     }
 
     fn malformed(&self) -> Malformed {
@@ -285,7 +295,9 @@ impl<'a> Fields<'a> {
 
     fn word(&mut self) -> Result<&'a str, Malformed> {
         self.read += 1;
-        self.rest.next().ok_or_else(|| self.malformed())
+        let (word, rest) = self.split().ok_or_else(|| self.malformed())?;
+        self.rest = rest;
+        Ok(word)
     }
 
     fn expect(&mut self, word: &str) -> Result<(), Malformed> {
@@ -297,7 +309,7 @@ impl<'a> Fields<'a> {
 
     fn end(mut self) -> Result<(), Malformed> {
         self.read += 1;
-        match self.rest.next() {
+        match self.rest {
             None => Ok(()),
             Some(_) => Err(self.malformed()),
         }
@@ -350,10 +362,14 @@ impl<T: Encoded> Encoded for Option<T> {
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
-        if fields.rest.clone().next() == Some("-") {
-            return fields.word().map(|_| None);
+        match fields.split() {
+            Some(("-", rest)) => {
+                fields.read += 1;
+                fields.rest = rest;
+                Ok(None)
+            }
+            _ => fields.take().map(Some),
         }
-        fields.take().map(Some)
     }
 }
 

@@ -49,6 +49,10 @@ impl NodeHooks for TorrentUpdater {
         self.tracker.mode() == Mode::Public
     }
 
+    fn journal(&self) -> &str {
+        self.journal.name()
+    }
+
     async fn apply_torrents(
         &self,
         mut changed: Vec<Torrent>,

@@ -485,6 +485,17 @@ async fn pages_of_any_size_hold_every_row_once(storage: &dyn Storage) {
     }
     let expected = changes.len();
     apply(storage, 1, changes.into_iter().map(Change::from).collect()).await;
+    every_row_is_read_once(storage, expected).await;
+    if let Some(reader) = storage.reader() {
+        assert_eq!(
+            reader.identity().await.unwrap(),
+            storage.identity().await.unwrap()
+        );
+        every_row_is_read_once(&*reader, expected).await;
+    }
+}
+
+async fn every_row_is_read_once(storage: &dyn Storage, expected: usize) {
     for limit in [1, 2, 7, 1000] {
         let users = keys(|after| storage.users(after, limit), |row| row.user.id).await;
         assert_rising(&users, 5);

@@ -94,6 +94,13 @@ pub trait Storage: Send + Sync + 'static {
 
     // --- the database ---
 
+    /// The same database by connections of its own: for a thread whose runtime ends when it has read its part. A start
+    /// reads several parts at the same time if there are such readers; by default there are none, and it reads one part
+    /// after the other.
+    fn reader(&self) -> Option<Arc<dyn Storage>> {
+        None
+    }
+
     /// Whether the database is Mika's own file, where a start creates the tables. On a server, which others
     /// use too, an administrator does.
     fn is_embedded(&self) -> bool {

@@ -1,10 +1,15 @@
 //! Loading a node's registry page by page, from storage or from the cache.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use crate::base::ids::{TorrentId, UserId};
-use crate::cache::{Cache, CacheError, Generation, Scan};
-use crate::registry::{BadRow, ClientPrefix, RegistryChange, StoredTorrent, StoredUser, Whitelist};
+use crate::base::thread::on_thread;
+use crate::cache::{Cache, CacheError, Generation, RegistryCursor};
+use crate::registry::{
+    BadRow, ClientPrefix, Registry, RegistryChange, StoredTorrent, StoredUser, Torrent, User,
+    Whitelist,
+};
 use crate::storage::{FeedPosition, Page, Storage, StorageError};
 
 use super::origin::Origin;
@@ -39,6 +44,14 @@ pub struct RegistryPage<T> {
 enum RegistrySource<'a> {
     Storage(&'a dyn Storage),
     Cache(&'a dyn Cache, Generation),
+}
+
+/// What was loaded of users or torrents.
+struct LoadedPart<K> {
+    /// Those in the registry that the source does not have.
+    gone: HashSet<K>,
+    bad: Vec<BadRow>,
+    unfinished: u64,
 }
 
 /// Loads users, torrents and whitelist from storage; returns the position in the feed to follow
@@ -108,57 +121,116 @@ async fn load(
     pass: LoadPass,
 ) -> Result<(), SyncError> {
     let registry = &replica.registry;
-    let (users, torrents) = registry.ids();
-    let mut bad = Vec::new();
-
-    let (mut unfinished_users, mut cursor) = (0, Some(0));
-    let mut gone: HashSet<UserId> = users.into_iter().collect();
-    while let Some(at) = cursor {
-        let page = source.users(at).await?;
-        for row in page.rows {
-            gone.remove(&row.user.id);
-            registry.apply(RegistryChange::User(row.user));
-        }
-        bad.extend(page.bad);
-        unfinished_users += page.unfinished;
-        cursor = page.next;
-    }
-    source.check_whole().await?;
-    for id in gone {
-        registry.apply(RegistryChange::UserGone(id));
-    }
-
-    let (mut unfinished_torrents, mut cursor) = (0, Some(0));
-    let mut gone: HashSet<TorrentId> = torrents.into_iter().collect();
-    while let Some(at) = cursor {
-        let page = source.torrents(at).await?;
-        let torrents: Vec<_> = page.rows.into_iter().map(|row| row.torrent).collect();
-        for torrent in &torrents {
-            gone.remove(&torrent.id);
-        }
-        let hooks = &replica.hooks;
-        hooks.apply_torrents(torrents, Vec::new(), pass).await?;
-        bad.extend(page.bad);
-        unfinished_torrents += page.unfinished;
-        cursor = page.next;
-    }
-    source.check_whole().await?;
-    let gone = gone.into_iter().collect();
-    replica.hooks.apply_torrents(Vec::new(), gone, pass).await?;
-
+    let (users, torrents) = match source {
+        RegistrySource::Cache(cache, _) => load_cached(replica, *cache, pass).await?,
+        RegistrySource::Storage(storage) => load_stored(replica, *storage, pass).await?,
+    };
     let (clients, bad_clients) = source.whitelist().await?;
     source.check_whole().await?;
+    for id in users.gone {
+        registry.apply(RegistryChange::UserGone(id));
+    }
+    let (hooks, gone) = (&replica.hooks, torrents.gone.into_iter().collect());
+    hooks.apply_torrents(Vec::new(), gone, pass).await?;
     registry.apply(RegistryChange::Whitelist(Whitelist::new(&clients)));
-    bad.extend(bad_clients);
+    let bad: Vec<BadRow> = [users.bad, torrents.bad, bad_clients].concat();
     log_bad_rows(&bad);
-    if unfinished_users + unfinished_torrents > 0 {
+    if users.unfinished + torrents.unfinished > 0 {
         tracing::info!(
-            users = unfinished_users,
-            torrents = unfinished_torrents,
+            users = users.unfinished,
+            torrents = torrents.unfinished,
             "some rows are not ready yet: users without a passkey, torrents without an info hash"
         );
     }
     Ok(())
+}
+
+/// Users and torrents of the cache, which are in force as soon as they are read.
+async fn load_cached(
+    replica: &Replica,
+    cache: &dyn Cache,
+    pass: LoadPass,
+) -> Result<(LoadedPart<UserId>, LoadedPart<TorrentId>), SyncError> {
+    let registry = &replica.registry;
+    let (users, torrents) = registry.ids();
+    let (mut users, mut torrents) = (LoadedPart::new(users), LoadedPart::new(torrents));
+    let mut cursor = Some(RegistryCursor::START);
+    while let Some(at) = cursor {
+        let scan = cache.registry(at).await?;
+        users.apply_users(registry, scan.users);
+        torrents
+            .apply_torrents(replica, scan.torrents, pass)
+            .await?;
+        users.bad.extend(scan.bad);
+        cursor = scan.next;
+    }
+    Ok((users, torrents))
+}
+
+/// The same of storage: at a start, both at the same time, if it has readers for that.
+async fn load_stored(
+    replica: &Replica,
+    storage: &dyn Storage,
+    pass: LoadPass,
+) -> Result<(LoadedPart<UserId>, LoadedPart<TorrentId>), SyncError> {
+    let reader = || {
+        (pass == LoadPass::First)
+            .then(|| storage.reader())
+            .flatten()
+    };
+    if let (Some(one), Some(other)) = (reader(), reader()) {
+        let copies = (replica.clone(), replica.clone());
+        let users = move || async move { load_users(&copies.0, &*one).await };
+        let torrents = move || async move { load_torrents(&copies.1, &*other, pass).await };
+        return tokio::try_join!(on_loader(users), on_loader(torrents));
+    }
+    let users = load_users(replica, storage).await?;
+    Ok((users, load_torrents(replica, storage, pass).await?))
+}
+
+async fn load_users(
+    replica: &Replica,
+    storage: &dyn Storage,
+) -> Result<LoadedPart<UserId>, SyncError> {
+    let registry = &replica.registry;
+    let mut loaded = LoadedPart::new(registry.ids().0);
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let page = stored_users(storage, at, PAGE).await?;
+        loaded.apply_users(registry, page.rows.into_iter().map(|row| row.user));
+        loaded.bad.extend(page.bad);
+        loaded.unfinished += page.unfinished;
+        cursor = page.next;
+    }
+    Ok(loaded)
+}
+
+async fn load_torrents(
+    replica: &Replica,
+    storage: &dyn Storage,
+    pass: LoadPass,
+) -> Result<LoadedPart<TorrentId>, SyncError> {
+    let mut loaded = LoadedPart::new(replica.registry.ids().1);
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let page = stored_torrents(storage, at, PAGE).await?;
+        let torrents = page.rows.into_iter().map(|row| row.torrent).collect();
+        loaded.apply_torrents(replica, torrents, pass).await?;
+        loaded.bad.extend(page.bad);
+        loaded.unfinished += page.unfinished;
+        cursor = page.next;
+    }
+    Ok(loaded)
+}
+
+/// Loads a part on a thread of its own.
+async fn on_loader<T, F>(load: impl FnOnce() -> F + Send + 'static) -> Result<T, SyncError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, SyncError>>,
+{
+    let ended = |error| StorageError::Broken(format!("a thread of the load has ended: {error}"));
+    on_thread("loader", load).await.map_err(ended)?
 }
 
 /// Fails if the cache does not have all that it had in that generation.
@@ -240,34 +312,9 @@ impl<T> RegistryPage<T> {
     }
 }
 
-impl<T> From<Scan<T>> for RegistryPage<T> {
-    fn from(scan: Scan<T>) -> Self {
-        Self {
-            rows: scan.rows,
-            bad: scan.bad,
-            unfinished: 0,
-            next: scan.next,
-        }
-    }
-}
-
 // === impl RegistrySource ===
 
 impl RegistrySource<'_> {
-    async fn users(&self, cursor: u64) -> Result<RegistryPage<StoredUser>, SyncError> {
-        Ok(match self {
-            Self::Storage(storage) => stored_users(*storage, cursor, PAGE).await?,
-            Self::Cache(cache, _) => cache.users(cursor).await?.into(),
-        })
-    }
-
-    async fn torrents(&self, cursor: u64) -> Result<RegistryPage<StoredTorrent>, SyncError> {
-        Ok(match self {
-            Self::Storage(storage) => stored_torrents(*storage, cursor, PAGE).await?,
-            Self::Cache(cache, _) => cache.torrents(cursor).await?.into(),
-        })
-    }
-
     async fn whitelist(&self) -> Result<(Vec<ClientPrefix>, Vec<BadRow>), SyncError> {
         Ok(match self {
             Self::Storage(storage) => (storage.whitelist().await?, storage.bad_clients().await?),
@@ -281,5 +328,42 @@ impl RegistrySource<'_> {
             Self::Storage(_) => Ok(()),
             Self::Cache(cache, generation) => Ok(check_whole(*cache, *generation).await?),
         }
+    }
+}
+
+// === impl LoadedPart ===
+
+impl<K: Eq + Hash> LoadedPart<K> {
+    /// Nothing of what is known was read yet.
+    fn new(known: Vec<K>) -> Self {
+        Self {
+            gone: known.into_iter().collect(),
+            bad: Vec::new(),
+            unfinished: 0,
+        }
+    }
+}
+
+impl LoadedPart<UserId> {
+    fn apply_users(&mut self, registry: &Registry, users: impl IntoIterator<Item = User>) {
+        for user in users {
+            self.gone.remove(&user.id);
+            registry.apply(RegistryChange::User(user));
+        }
+    }
+}
+
+impl LoadedPart<TorrentId> {
+    async fn apply_torrents(
+        &mut self,
+        replica: &Replica,
+        torrents: Vec<Torrent>,
+        pass: LoadPass,
+    ) -> Result<(), StorageError> {
+        for torrent in &torrents {
+            self.gone.remove(&torrent.id);
+        }
+        let hooks = &replica.hooks;
+        hooks.apply_torrents(torrents, Vec::new(), pass).await
     }
 }

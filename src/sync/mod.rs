@@ -73,6 +73,9 @@ pub trait NodeHooks: Send + Sync + 'static {
     /// Whether clients register torrents by themselves.
     fn is_public(&self) -> bool;
 
+    /// The name of the node's journal.
+    fn journal(&self) -> &str;
+
     /// Applies torrents that were added or changed, and those that are gone, with their swarms. All
     /// that are known to have changed belong in one call, because info hashes may move from one
     /// torrent to another.

@@ -363,6 +363,10 @@ impl World {
             }
             site.set_skew(0);
             site.set_out_of_service(false);
+            // One fault may have renamed the machine while another one kept its process running.
+            if site.running().is_some_and(|it| it.name != site.name()) {
+                site.stop().await;
+            }
             // The name may be another machine's by now, and this one's process the former one.
             let namesakes = self
                 .sites

@@ -1,11 +1,15 @@
 """Private database servers: each in a folder of its own, on a free port, stopped by its id."""
 
+import hashlib
+import math
 import os
 import pathlib
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 from .fault import Fault
 from .process import free_port
@@ -140,7 +144,7 @@ class MariaDb(Database):
     program = "mariadbd"
     package = "mariadb-server"
 
-    def __init__(self, folder):
+    def __init__(self, folder, *settings):
         super().__init__(folder)
         self._socket = self.folder / "socket"
         data = self.folder / "data"
@@ -151,7 +155,7 @@ class MariaDb(Database):
             raise Fault(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")
         network = [f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._socket}"]
         sizes = ["--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M", "--innodb-flush-log-at-trx-commit=2"]
-        self._start([self.program, *common, *network, *sizes])
+        self._start([self.program, *common, *network, *sizes, *settings])
 
     def url(self, database):
         return f"mysql://root@127.0.0.1:{self.port}/{database}"
@@ -225,3 +229,30 @@ class Postgres(Database):
     def _answers(self):
         command = ["pg_isready", "--quiet", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command).returncode == 0
+
+
+class Sqlite:
+    """A file, with the methods of a server."""
+
+    def __init__(self, folder):
+        self._file = pathlib.Path(folder) / "mika.db"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def url(self, _database):
+        return f"sqlite://{self._file}"
+
+    def sql(self, text, _database=None):
+        with closing(sqlite3.connect(self._file)) as database:
+            database.create_function("md5", 1, lambda n: hashlib.md5(str(n).encode()).hexdigest())
+            database.create_function("sha", 1, lambda n: hashlib.sha256(str(n).encode()).digest()[:20])
+            database.create_function("floor", 1, math.floor)
+            database.executescript(f"BEGIN; {text}; COMMIT;")
+
+    def cpu_seconds(self):
+        """Whoever reads the file works for it."""
+        return 0

@@ -53,15 +53,18 @@ def free_port():
 
 
 class Server:
-    """A program that serves TCP or UDP on a port of 127.0.0.1, pinned to one core or several."""
+    """A program that serves TCP or UDP on a port of 127.0.0.1, pinned to one core or several, or to none.
+
+    It answers by then, unless there is no protocol by which to ask.
+    """
 
     # Whether it goes on after a SIGSTOP and a SIGCONT.
     can_pause = True
 
     def __init__(self, command, port, core, folder, protocol="tcp"):
         self.port = port
-        self._answers = {"tcp": accepts, "udp": answers_to_connect}[protocol]
-        pinned = {core} if isinstance(core, int) else set(core)
+        self._answers = {"tcp": accepts, "udp": answers_to_connect, None: lambda _: True}[protocol]
+        pinned = {core} if isinstance(core, int) else set(core or os.sched_getaffinity(0))
         self._log = folder / f"server-{port}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -108,6 +111,14 @@ class Server:
         """Resident bytes, and the same with what is shared with others counted in part."""
         folder = pathlib.Path(f"/proc/{self._process.pid}")
         return number(folder / "status", "VmRSS") << 10, number(folder / "smaps_rollup", "Pss") << 10
+
+    def peak(self):
+        """The most bytes that were resident."""
+        return kib(pathlib.Path(f"/proc/{self._process.pid}/status"), "VmHWM") << 10
+
+    def log(self):
+        """What it has written by now."""
+        return self._log.read_text(errors="replace")
 
     def pause(self):
         """Stops it from doing anything, so that it does not disturb a run of another."""

@@ -121,6 +121,7 @@ fn written(notice: &Notice) -> (&'static str, String) {
         Notice::Whitelist => ("whitelist", String::new()),
         Notice::Registry => ("registry", String::new()),
         Notice::Peers => ("peers", String::new()),
+        Notice::PeersBy(journal) => ("peers", journal.clone()),
         Notice::SnatchesWiped => ("snatches_wiped", String::new()),
         Notice::Node => ("node", String::new()),
     }
@@ -139,7 +140,10 @@ fn notice(fields: &[(String, Value)]) -> Option<Notice> {
         "torrent" => Some(Notice::Torrent(field("id")?.parse().ok()?)),
         "whitelist" => Some(Notice::Whitelist),
         "registry" => Some(Notice::Registry),
-        "peers" => Some(Notice::Peers),
+        "peers" => {
+            let journal = field("id").filter(|journal| !journal.is_empty());
+            Some(journal.map_or(Notice::Peers, Notice::PeersBy))
+        }
         "snatches_wiped" => Some(Notice::SnatchesWiped),
         "node" => Some(Notice::Node),
         _ => None,

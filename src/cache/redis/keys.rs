@@ -31,6 +31,8 @@ const SWARM: &str = "t:p:";
 /// Patterns of `SCAN`. After the prefix, users have digits; their sets have names.
 pub(super) const ALL_USERS: &str = "t:u:[0-9]*";
 pub(super) const ALL_TORRENTS: &str = "t:t:*";
+/// Users and torrents, and the sets of users.
+pub(super) const ALL_ROWS: &str = "t:[tu]:*";
 pub(super) const ALL_SWARMS: &str = "t:p:*";
 pub(super) const ALL_PASSKEYS: &str = "t:user:*";
 pub(super) const ALL: &str = "t:*";

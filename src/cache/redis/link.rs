@@ -45,7 +45,7 @@ const OPENING_MAX: usize = 4;
 /// The connections to the servers, shared by all tasks.
 pub(super) struct RedisLink {
     pub(super) place: Place,
-    pub(super) dial: Box<dyn RedisDial>,
+    pub(super) dial: Arc<dyn RedisDial>,
     /// The URL without secrets.
     pub(super) server: Arc<str>,
     /// Held while the servers are looked for.
@@ -83,13 +83,26 @@ struct Restoring(Weak<RedisLink>);
 
 impl RedisLink {
     /// Parses the URL; does not connect yet.
-    pub(super) fn new(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Arc<Self>, CacheError> {
+    pub(super) fn new(url: &Secret, dial: Arc<dyn RedisDial>) -> Result<Arc<Self>, CacheError> {
         let wrong = |text| CacheError::Broken(format!("cache.url {url}: {text}; {FORMS}"));
         let place = Place::of(url).map_err(wrong)?;
-        Ok(Arc::new_cyclic(|me| Self {
+        Ok(Self::of(place, dial, format!("Redis at {url}").into()))
+    }
+
+    /// Connections of its own to the same servers.
+    pub(super) fn another(&self) -> Arc<Self> {
+        Self::of(
+            self.place.clone(),
+            Arc::clone(&self.dial),
+            Arc::clone(&self.server),
+        )
+    }
+
+    fn of(place: Place, dial: Arc<dyn RedisDial>, server: Arc<str>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             place,
             dial,
-            server: format!("Redis at {url}").into(),
+            server,
             connecting: tokio::sync::Mutex::new(()),
             opening: Semaphore::new(OPENING_MAX),
             troubles: Troubles::default(),
@@ -106,7 +119,7 @@ impl RedisLink {
                 is_restoring: false,
             }),
             me: me.clone(),
-        }))
+        })
     }
 
     pub(super) fn is_cluster(&self) -> bool {

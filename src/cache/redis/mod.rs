@@ -19,6 +19,7 @@ mod marks;
 mod nodes;
 mod owner;
 mod place;
+mod registry;
 mod reply;
 mod routed;
 mod rows;
@@ -48,8 +49,8 @@ use self::link::RedisLink;
 use self::wire::RedisClient;
 use super::{
     Cache, CacheError, CacheFinding, CacheKey, CacheLeftover, CacheUpkeep, ControlPosition,
-    Generation, KeySet, Mark, Membership, NodeStats, Notice, Replayed, Rows, Scan, SharedPeer,
-    Wiped, Write,
+    Generation, KeySet, Mark, Membership, NodeStats, Notice, RegistryCursor, RegistryScan,
+    Replayed, Rows, Scan, SharedPeer, Wiped, Write,
 };
 use crate::base::ids::{InfoHash, PeerId, UserId};
 use crate::base::secret::Secret;
@@ -89,7 +90,7 @@ pub(super) fn url_warning(url: &Secret) -> Option<String> {
 
 /// Parses the URL; the first call connects.
 pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
-    Ok(Some(Arc::new(Redis::new(url, Box::new(RedisClient))?)))
+    Ok(Some(Arc::new(Redis::new(url, Arc::new(RedisClient))?)))
 }
 
 /// Like the driver `redis`, over connections that the caller provides.
@@ -97,12 +98,12 @@ pub(super) fn open(url: &Secret) -> Result<Option<Arc<dyn Cache>>, CacheError> {
 /// # Errors
 /// The URL is malformed.
 #[cfg(feature = "contract")]
-pub fn open_over(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Arc<dyn Cache>, CacheError> {
+pub fn open_over(url: &Secret, dial: Arc<dyn RedisDial>) -> Result<Arc<dyn Cache>, CacheError> {
     Ok(Arc::new(Redis::new(url, dial)?))
 }
 
 impl Redis {
-    fn new(url: &Secret, dial: Box<dyn RedisDial>) -> Result<Self, CacheError> {
+    fn new(url: &Secret, dial: Arc<dyn RedisDial>) -> Result<Self, CacheError> {
         let link = RedisLink::new(url, dial)?;
         let streams = journal::Streams::default();
         Ok(Self { link, streams })
@@ -202,6 +203,10 @@ impl Cache for Redis {
         whitelist::get(&self.link).await
     }
 
+    async fn registry(&self, cursor: RegistryCursor) -> Result<RegistryScan, CacheError> {
+        registry::scan(&self.link, cursor).await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<StoredUser>, CacheError> {
         users::ROWS.get(&self.link, id).await
     }
@@ -299,6 +304,13 @@ impl CacheUpkeep for Redis {
             self.streams.assign_to(database);
         }
         Ok(owner)
+    }
+
+    fn reader(&self) -> Option<Arc<dyn Cache>> {
+        Some(Arc::new(Self {
+            link: self.link.another(),
+            streams: journal::Streams::default(),
+        }))
     }
 
     async fn time(&self) -> Result<Option<i64>, CacheError> {

@@ -41,6 +41,23 @@ pub(super) const TORRENT_FIELDS: [&str; 14] = [
     "downloaded",
 ];
 
+/// What announces need of a user, by index in [`USER_FIELDS`]: its id, passkey and flags.
+pub(super) const ACCESS_FIELDS: [usize; 4] = [0, 1, 3, 4];
+
+/// What announces need of a torrent, by index in [`TORRENT_FIELDS`]: all but its name and most counters.
+pub(super) const RULE_FIELDS: [usize; 8] = [0, 1, 2, 4, 5, 6, 7, 10];
+
+/// The values of some fields at their places among all `N`; the others are missing.
+pub(super) fn placed<const N: usize>(places: &[usize], values: Vec<Value>) -> Vec<Value> {
+    let mut all = vec![Value::Nil; N];
+    for (&place, value) in places.iter().zip(values) {
+        if let Some(cell) = all.get_mut(place) {
+            *cell = value;
+        }
+    }
+    all
+}
+
 /// The values of a hash, by index in the list of fields.
 struct Cells(Vec<Option<String>>);
 

@@ -12,11 +12,10 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::cache::{Cache, CacheError, ControlPosition, Notice};
+use crate::cache::Cache;
 use crate::node::{Node, health, load, upkeep};
 use crate::sync::follow::{FormerHashes, Wakers, load_first};
 use crate::sync::mirror::NoticeLog;
@@ -34,6 +33,8 @@ pub(super) struct CacheTasks {
     former: FormerHashes,
     log: Arc<NoticeLog>,
     wakers: Wakers,
+    /// If the cache lacks peers of storage: the batches that storage had when they were read from there.
+    lacking: Option<HashMap<String, u64>>,
 }
 
 /// Loads the registry, and the swarms: each from the cache if it is as new as storage there, else
@@ -43,25 +44,19 @@ pub(super) async fn load(
     cache: &Arc<dyn Cache>,
 ) -> Result<(CacheTasks, RegistryFollower), SyncError> {
     // Before anything is read, so that what changes meanwhile is followed.
-    let mut position = cache.control_position().await?;
+    let position = cache.control_position().await?;
     let applied: HashMap<String, u64> = node.storage.journals().await?.into_iter().collect();
     let loaded = load_first(&node.replica, &**cache).await?;
     let has_peers = loaded.cache_was_usable && has_peers(&**cache, &applied).await?;
     if has_peers {
         load::histories(node).await?;
-        peers::load(node, &**cache).await?;
+        peers::load_first(node, &**cache).await?;
         let (swarms, seeders, leechers) = node.tracker.totals();
         tracing::info!(swarms, seeders, leechers, "swarms loaded from the cache");
     } else {
         load::swarms(node).await?;
     }
     let journals = peers::overlay(node, &**cache, &applied, has_peers).await?;
-    if !has_peers {
-        peers::upload_loaded(node, &**cache).await?;
-        if peers::catch_up(&**cache, &applied).await? {
-            position = tell_of_peers(&**cache, position).await?;
-        }
-    }
     load::sweep_all(node);
     let (log, wakers) = (Arc::new(NoticeLog::default()), Wakers::default());
     let follower = RegistryFollower::of_notices(
@@ -77,23 +72,9 @@ pub(super) async fn load(
         former: loaded.former,
         log,
         wakers,
+        lacking: (!has_peers).then_some(applied),
     };
     Ok((shared, follower))
-}
-
-/// Tells running nodes that the cache has peers that no journal brings them. Returns the position to follow notices
-/// from: `position`, or the one after this notice if there was no other, because this node has those peers.
-async fn tell_of_peers(
-    cache: &dyn Cache,
-    position: ControlPosition,
-) -> Result<ControlPosition, CacheError> {
-    cache.publish(&[Notice::Peers]).await?;
-    let (notices, next) = cache.control(Some(&position), Duration::ZERO).await?;
-    Ok(if notices == [Notice::Peers] {
-        next
-    } else {
-        position
-    })
 }
 
 /// Whether the cache has all peers, and every batch that storage has: then its peers are at least
@@ -119,6 +100,7 @@ impl CacheTasks {
             former,
             log,
             wakers,
+            lacking,
         } = self;
         let node = || node.clone();
         let shared = || Arc::clone(&cache);
@@ -128,12 +110,13 @@ impl CacheTasks {
             shared(),
             Arc::clone(&wakers.peers),
             Arc::clone(&peers),
+            lacking.is_none(),
         ));
         tasks.spawn(health::cache(node(), shared()));
         tasks.spawn(health::cache_settings(shared()));
         tasks.spawn(watch::replay(node(), shared()));
         tasks.spawn(watch::publish_stats(node(), shared(), peers));
-        tasks.spawn(watch::refill(node(), shared(), wakers.peers));
+        tasks.spawn(watch::refill(node(), shared(), wakers.peers, lacking));
         tasks.spawn(upkeep::prune_cache(node(), shared()));
         let follow_all = peers::follow_all(node(), shared(), journals, wakers.nodes);
         tasks.spawn(follow_all);

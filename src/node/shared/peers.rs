@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -13,9 +14,13 @@ use tokio::time::timeout;
 
 use crate::base::clock::Now;
 use crate::base::ids::{InfoHash, UserId};
-use crate::cache::{Cache, CacheError, Membership, NodeReport, Replayed, STOPPED, SharedPeer};
+use crate::base::thread::on_thread;
+use crate::cache::{
+    Cache, CacheError, Generation, Membership, NodeReport, Replayed, STOPPED, SharedPeer,
+};
 use crate::change::{Batch, Change, Member, packed};
 use crate::node::Node;
+use crate::node::load::readers;
 use crate::node::shared::unreadable::UnreadableJournals;
 use crate::tracker::{Mode, Tracker};
 
@@ -49,6 +54,36 @@ const ROUNDS_AFTER_LEAVE: u32 = 60;
 
 /// Rounds without a heartbeat after which a journal is not followed any more, until there is one.
 const ROUNDS_SILENT: u32 = 600;
+
+/// [`load`] at the start: the torrents of a private tracker are read by several threads, if the cache has readers for
+/// that.
+pub(super) async fn load_first(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+    let torrents = Arc::new(node.registry.info_hashes());
+    let readers = readers(torrents.len(), || cache.reader());
+    if node.tracker.mode() == Mode::Public || readers.is_empty() {
+        return load(node, cache).await;
+    }
+    let next = Arc::new(AtomicUsize::new(0));
+    let work = readers.into_iter().map(|cache| {
+        let (node, torrents, next) = (node.clone(), Arc::clone(&torrents), Arc::clone(&next));
+        let work = move || async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(torrents) = torrents.chunks(TORRENTS_AT_ONCE).nth(number) else {
+                    return Ok(());
+                };
+                adopt(&node, cache.peers(torrents).await?);
+            }
+        };
+        async move { on_thread("loader", work).await.unwrap_or_else(has_ended) }
+    });
+    try_join_all(work).await.map(drop)
+}
+
+fn has_ended<T>(error: std::io::Error) -> Result<T, CacheError> {
+    let text = format!("a thread that reads the cache has ended: {error}");
+    Err(CacheError::Broken(text))
+}
 
 /// Adopts the peers of all torrents, but for those of which this node has newer records.
 pub(super) async fn load(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
@@ -150,8 +185,8 @@ async fn overlay_next(
 
 /// Gives the cache all private peers of this node, except those of which it has a newer record;
 /// these are adopted. Then the sets of their users, and the counters of all swarms. Public
-/// swarms fill again by themselves.
-pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
+/// swarms fill again by themselves. Returns the generation that has got them.
+pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<Generation, CacheError> {
     let generation = cache.ping().await?;
     let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
     for shards in shards.chunks(SHARDS_AT_ONCE) {
@@ -160,9 +195,11 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheEr
             .iter()
             .flat_map(|shard| node.tracker.members(*shard, now))
             .collect();
-        // Bases must not be ahead of the batches that they came with.
-        node.journal.all_durable().await;
-        give(node, cache, &swarms).await?;
+        if !swarms.is_empty() {
+            // Bases must not be ahead of the batches that they came with.
+            node.journal.all_durable().await;
+            give(node, cache, &swarms).await?;
+        }
         drop(swarms);
         for &shard in shards {
             put_sets(node, cache, shard).await?;
@@ -171,19 +208,7 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<(), CacheEr
             cache.put_counts(&counts).await?;
         }
     }
-    cache.set_has_all_peers(generation).await
-}
-
-/// [`upload`] before the journal runs: all that is known by then is durable.
-pub(super) async fn upload_loaded(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
-    let generation = cache.ping().await?;
-    for shard in 0..Tracker::SHARDS {
-        let swarms = node.tracker.members(shard, node.clock.now());
-        give(node, cache, &swarms).await?;
-        drop(swarms);
-        put_sets(node, cache, shard).await?;
-    }
-    cache.set_has_all_peers(generation).await
+    Ok(generation)
 }
 
 /// Brings users' sets up to this node's peers. Then checks whether they have changed: a batch may have

@@ -130,19 +130,19 @@ fn own_pid() -> i32 {
 
 /// Sends heartbeats until a later start takes over the name of this node. Notifies `stale` when the cache was
 /// restarted or emptied, or was unreachable for so long that nodes may have expired peers that still announce
-/// to other nodes.
+/// to other nodes. `had_peers`: whether the cache had all peers at the start; if not, it gets them anyway.
 pub(super) async fn beat(
     node: Node,
     cache: Arc<dyn Cache>,
     stale: Arc<Notify>,
     peers: Arc<AtomicU64>,
+    mut had_peers: bool,
 ) {
     let own = node.journal.name().to_owned();
     let mut count = 0_u64;
     let mut answered = node.clock.now().mono;
     let mut generation = node.journal.generation();
     generation.mark_unchanged();
-    let mut had_peers = true;
     loop {
         match look(&*cache).await {
             Ok((seen, has_peers)) => {
@@ -268,8 +268,22 @@ pub(super) async fn publish_stats(node: Node, cache: Arc<dyn Cache>, peers: Arc<
 }
 
 /// Synchronizes the peers of this node and of the cache whenever one of them may lack what the other
-/// has; runs until cancelled.
-pub(super) async fn refill(node: Node, cache: Arc<dyn Cache>, stale: Arc<Notify>) {
+/// has; runs until cancelled. First gives the cache those that a start has read from storage, with the batches that
+/// storage had, if it is `lacking` them: clients are answered meanwhile.
+pub(super) async fn refill(
+    node: Node,
+    cache: Arc<dyn Cache>,
+    stale: Arc<Notify>,
+    lacking: Option<HashMap<String, u64>>,
+) {
+    if let Some(applied) = lacking {
+        tracing::info!("giving the cache the peers that were loaded from storage");
+        while let Err(error) = give_loaded(&node, &*cache, &applied).await {
+            tracing::debug!(%error, "the cache was not given its peers");
+            tokio::time::sleep(BEAT_PERIOD).await;
+        }
+        tracing::info!("the cache has the peers that were loaded from storage");
+    }
     loop {
         stale.notified().await;
         tracing::info!("giving the cache the peers and the sets of users that it may lack");
@@ -299,11 +313,36 @@ async fn was_notified(stale: &Notify) -> bool {
     is_any
 }
 
+async fn give_loaded(
+    node: &Node,
+    cache: &dyn Cache,
+    applied: &HashMap<String, u64>,
+) -> Result<(), CacheError> {
+    let generation = peers::upload(node, cache).await?;
+    catch_up(node, cache, applied).await?;
+    // Last: the next start reads the peers in the cache if it has the mark and all batches.
+    cache.set_has_all_peers(generation).await
+}
+
+/// Moves journals of the cache up to the batches of which it has the peers, and notifies the other nodes if it lacked any.
+async fn catch_up(
+    node: &Node,
+    cache: &dyn Cache,
+    applied: &HashMap<String, u64>,
+) -> Result<(), CacheError> {
+    if peers::catch_up(cache, applied).await? {
+        let own = node.journal.name().to_owned();
+        cache.publish(&[Notice::PeersBy(own)]).await?;
+    }
+    Ok(())
+}
+
 async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     // Before the peers are read: what is in later batches may not be among them, and has to reach other nodes by the
     // journal.
     let applied = node.journal.progress().applied;
-    peers::upload(node, cache).await?;
+    let generation = peers::upload(node, cache).await?;
+    cache.set_has_all_peers(generation).await?;
     if node.tracker.mode() == Mode::Private {
         // Others may have brought swarms that this node does not know.
         peers::load(node, cache).await?;
@@ -312,10 +351,7 @@ async fn give_all(node: &Node, cache: &dyn Cache) -> Result<(), CacheError> {
     // for their own journals: raising a number here would shut out what they are about to send again.
     let applied = applied.min(node.journal.progress().applied);
     let own = HashMap::from([(node.journal.name().to_owned(), applied)]);
-    if peers::catch_up(cache, &own).await? {
-        cache.publish(&[Notice::Peers]).await?;
-    }
-    Ok(())
+    catch_up(node, cache, &own).await
 }
 
 impl NodeProcess {

@@ -142,11 +142,16 @@ fn named(host: &Opts) -> String {
 
 impl MysqlLink {
     pub(super) fn new(url: &Secret) -> StorageResult<Self> {
-        Ok(Self {
-            dial: Dial::new(url)?,
+        Ok(Self::of(Dial::new(url)?))
+    }
+
+    /// An empty pool.
+    pub(super) fn of(dial: Dial) -> Self {
+        Self {
+            dial,
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(CONNECTIONS_MAX),
-        })
+        }
     }
 
     /// A working connection for one job.

@@ -104,6 +104,14 @@ impl SqlDatabase for Mysql {
         self.schema
     }
 
+    fn reader(&self) -> Option<Self> {
+        Some(Self {
+            link: MysqlLink::of(self.link.dial.clone()),
+            schema: self.schema,
+            statements: Arc::clone(&self.statements),
+        })
+    }
+
     async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>> {
         Ok(Box::new(self.open(job).await?))
     }

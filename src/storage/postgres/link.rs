@@ -225,13 +225,17 @@ impl PostgresConn {
 
 impl PostgresLink {
     pub(super) fn new(url: &Secret) -> StorageResult<Self> {
-        Ok(Self {
-            dial: PostgresDial {
-                url: PostgresUrl::of(url)?,
-            },
+        let url = PostgresUrl::of(url)?;
+        Ok(Self::of(PostgresDial { url }))
+    }
+
+    /// An empty pool.
+    pub(super) fn of(dial: PostgresDial) -> Self {
+        Self {
+            dial,
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(CONNECTIONS_MAX),
-        })
+        }
     }
 
     /// A working connection for one job.

@@ -88,6 +88,14 @@ impl SqlDatabase for Postgres {
         self.schema
     }
 
+    fn reader(&self) -> Option<Self> {
+        Some(Self {
+            link: PostgresLink::of(self.link.dial.clone()),
+            listener: FeedListener::default(),
+            schema: self.schema,
+        })
+    }
+
     async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>> {
         let session = self.link.session(job).await;
         let session = session.map_err(|fault| fault.told(self.link.place(), ANSWER_TIMEOUT))?;

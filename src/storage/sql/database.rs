@@ -101,6 +101,14 @@ pub trait SqlDatabase: Send + Sync + 'static {
     /// Whose tables these are.
     fn schema(&self) -> &'static Schema;
 
+    /// See [`crate::storage::Storage::reader`].
+    fn reader(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// A connection that works, for one job.
     async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>>;
 

@@ -117,6 +117,11 @@ impl<D: SqlDatabase> Storage for SqlStorage<D> {
         self.database.is_embedded()
     }
 
+    fn reader(&self) -> Option<Arc<dyn Storage>> {
+        let database = self.database.reader()?;
+        Some(Arc::new(Self::new(database, Arc::clone(&self.statements))))
+    }
+
     async fn claim(&self) -> StorageResult<Claim> {
         if self.is_embedded() {
             // Nobody else may touch the tables meanwhile, so they are made after the claim.

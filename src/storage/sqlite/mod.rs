@@ -56,7 +56,7 @@ static SCHEMAS: [Schema; 1] = [Schema {
 struct Sqlite {
     path: PathBuf,
     schema: &'static Schema,
-    writer: Worker,
+    writer: Arc<Worker>,
     reader: Worker,
 }
 
@@ -100,7 +100,7 @@ impl Sqlite {
         Ok(Self {
             path: path.to_path_buf(),
             schema,
-            writer: Worker::start("sqlite-writer", Arc::clone(&shown), writer)?,
+            writer: Arc::new(Worker::start("sqlite-writer", Arc::clone(&shown), writer)?),
             reader: Worker::start("sqlite-reader", shown, reader)?,
         })
     }
@@ -116,13 +116,24 @@ impl SqlDatabase for Sqlite {
         self.schema
     }
 
+    fn reader(&self) -> Option<Self> {
+        let shown: Arc<str> = self.path.display().to_string().into();
+        let reader = open::reader(&self.path, BUSY_TIMEOUT).ok()?;
+        Some(Self {
+            path: self.path.clone(),
+            schema: self.schema,
+            writer: Arc::clone(&self.writer),
+            reader: Worker::start("sqlite-reader", shown, reader).ok()?,
+        })
+    }
+
     async fn session(&self, job: Use) -> SqlResult<Box<dyn SqlSession + '_>> {
         let (worker, time_limit, begin) = match job {
             Use::Read => (&self.reader, ANSWER_TIMEOUT, "BEGIN"),
             Use::WholeTables => (&self.reader, WHOLE_TABLE_TIMEOUT, "BEGIN"),
             // It locks at its beginning, so that it can't fail half-way for a lock.
-            Use::Write => (&self.writer, ANSWER_TIMEOUT, "BEGIN IMMEDIATE"),
-            Use::Migrate => (&self.writer, WHOLE_TABLE_TIMEOUT, "BEGIN IMMEDIATE"),
+            Use::Write => (&*self.writer, ANSWER_TIMEOUT, "BEGIN IMMEDIATE"),
+            Use::Migrate => (&*self.writer, WHOLE_TABLE_TIMEOUT, "BEGIN IMMEDIATE"),
         };
         let session = SqliteSession::open(worker, time_limit, begin).await?;
         Ok(Box::new(session))

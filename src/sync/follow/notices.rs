@@ -92,11 +92,13 @@ impl Notices {
                 Notice::Torrent(info_hash) => drop(changes.torrents.insert(*info_hash)),
                 Notice::Whitelist => changes.whitelist = true,
                 Notice::Registry => changes.everything = true,
-                Notice::Peers => self.wakers.peers.notify_one(),
+                Notice::PeersBy(journal) if replica.hooks.journal() == journal => {}
+                Notice::Peers | Notice::PeersBy(_) => self.wakers.peers.notify_one(),
                 Notice::Node => self.wakers.nodes.notify_one(),
                 Notice::SnatchesWiped => replica.hooks.wipe_snatches(),
             }
-            changes.count += usize::from(!matches!(notice, Notice::Peers | Notice::Node));
+            let is_of_nodes = matches!(notice, Notice::Peers | Notice::PeersBy(_) | Notice::Node);
+            changes.count += usize::from(!is_of_nodes);
         }
         if changes.everything {
             return load_if_complete(replica, &*self.cache).await;
@@ -215,7 +217,7 @@ impl Changes {
 
 fn publish_event(events: &Events, notice: &Notice) {
     events.publish(match notice {
-        Notice::Peers | Notice::Node => return,
+        Notice::Peers | Notice::PeersBy(_) | Notice::Node => return,
         Notice::User(id) => LiveEvent::User(*id),
         Notice::Torrent(info_hash) => LiveEvent::Torrent(None, Some(*info_hash)),
         Notice::Whitelist => LiveEvent::Whitelist,

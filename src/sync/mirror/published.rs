@@ -59,7 +59,11 @@ impl NoticedRow {
             Notice::User(id) => Some(Self::User(*id)),
             Notice::Torrent(info_hash) => Some(Self::Torrent(*info_hash)),
             Notice::Whitelist => Some(Self::Whitelist),
-            Notice::Registry | Notice::Peers | Notice::SnatchesWiped | Notice::Node => None,
+            Notice::Registry
+            | Notice::Peers
+            | Notice::PeersBy(_)
+            | Notice::SnatchesWiped
+            | Notice::Node => None,
         }
     }
 }

@@ -136,6 +136,11 @@ fn misses(database: Database, last_words: bool) {
         let reply = watcher.accepted(b, "");
         client.is_in(&reply) && goes.is_in(&reply)
     });
+    // Else that would bring it what it missed.
+    poll(SHARED, "the other node has finished its start", || {
+        let log = pair.b.log();
+        log.contains("from the cache swarms=") || log.contains("the cache has the peers that")
+    });
     pair.b.signal(Signal::STOP);
     client.uploaded = 400 * MB;
     client.accepted(a, "");

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::process::Stdio;
 use std::time::Duration;
 
+use mika::wire::bencode::Node;
 use rustix::process::Signal;
 use serde_json::json;
+use sha1::{Digest as _, Sha1};
 
 use super::pair::{Client, knows_user};
-use crate::harness::load::passkey;
+use crate::harness::http::{Connection, escape, get};
+use crate::harness::load::{info_hash, passkey};
 use crate::harness::redis::{AOF, Redis};
 use crate::harness::site::Site;
 use crate::harness::{PROGRAM_DEADLINE, poll};
@@ -98,6 +101,101 @@ fn a_start_after_a_warmup_reads_the_cache_and_rewrites_nothing() {
     poll(FILLED, "the registry is as it was", || {
         uncounted(registry(&site.redis)) == before
     });
+}
+
+/// So many that a start reads tables and swarms by several threads.
+const MANY: usize = 12_000;
+
+#[test]
+fn a_large_start_by_several_threads_has_every_peer() {
+    let mut site = Site::prepare(3, &AOF, &json!({}));
+    let first_announce = "UNIX_TIMESTAMP() - 600";
+    // Each user seeds a torrent of their own, and all of them the second one of `Site`.
+    site.database.sql(&format!(
+        "INSERT INTO users (id, passkey, username)
+             SELECT 100 + seq, MD5(seq), CONCAT('u', seq) FROM seq_1_to_{MANY};
+         INSERT INTO torrents (id, info_hash, release_name)
+             SELECT 100 + seq, UNHEX(SHA1(seq)), CONCAT('r', seq) FROM seq_1_to_{MANY};
+         INSERT INTO peers (user_id, torrent_id, peer_id, base_up, base_down, base_at, uploaded, downloaded,
+                 left_bytes, ip4, port4, speed_up, speed_down, seed_time, announces, first_announce, last_announce,
+                 active, paused)
+             SELECT users.id, torrents.id, CONCAT('-MK0001-', LPAD(users.id, 12, '0')), 0, 0, {first_announce}, 0, 0,
+                 0, '127.0.0.1', 6881, 0, 0, 60, 2, {first_announce}, {first_announce}, 1, 0
+             FROM users JOIN torrents ON torrents.id = users.id OR torrents.id = 2 WHERE users.id > 100;
+         INSERT INTO history (torrent_id, user_id, seed_time, announces, completed_at, first_announce, last_announce)
+             SELECT torrent_id, user_id, 60, 2, {first_announce}, {first_announce}, {first_announce} FROM peers;"
+    ));
+    site.mika.manage(&["warmup"]);
+    let peers = 2 * MANY;
+    for source in [
+        format!("swarms loaded accounts={peers}"),
+        "swarms loaded from the cache".into(),
+    ] {
+        let before = site.mika.log().len();
+        site.mika.run();
+        let node = site.mika.http();
+        let scraped = |hash: &[u8; 20]| {
+            let target = format!("/{}/scrape?info_hash={}", passkey(0), escape(hash));
+            let reply = get(node, &target);
+            let files = reply.bencode();
+            let file = files.get(b"files").and_then(|it| it.get(hash)).unwrap();
+            file.get(b"complete").and_then(Node::as_int)
+        };
+        assert_eq!(scraped(&info_hash(1)), Some(MANY as i64), "{source}");
+        for number in [1, 2, MANY / 2, MANY - 1, MANY] {
+            let hash = Sha1::digest(number.to_string()).into();
+            assert_eq!(scraped(&hash), Some(1), "{source}: {number}");
+        }
+        poll(FILLED, "Redis has all peers", || {
+            site.redis.cli(&["HEXISTS", "t:registry", "peers"]) == "1"
+        });
+        let log = site.mika.log();
+        let log = &log[before..];
+        assert!(log.contains(&source), "{log}");
+        assert!(
+            log.contains(&format!("seeders={peers} leechers=0")),
+            "{log}"
+        );
+        // Clients are answered before Redis has been given the peers.
+        let given = log.find("the cache has the peers that were loaded from storage");
+        assert!(
+            given.is_none_or(|given| log.find("listening").unwrap() < given),
+            "{log}"
+        );
+        site.mika.stop();
+    }
+}
+
+#[test]
+fn announces_that_come_before_a_start_has_loaded_anything_are_answered() {
+    let mut site = Site::prepare(2, &AOF, &json!({}));
+    site.mika.run();
+    let other = Client::new(1, 0);
+    other.accepted(site.mika.http(), "started");
+    site.mika.stop();
+    site.redis.pause();
+    site.mika.launch();
+    let mut early = None;
+    poll(PROGRAM_DEADLINE, "connections are accepted", || {
+        early = Connection::open_within(site.mika.http(), PROGRAM_DEADLINE).ok();
+        early.is_some()
+    });
+    let mut early = early.unwrap();
+    let client = Client {
+        left: 1,
+        ..Client::new(0, 0)
+    };
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        client.target("started")
+    );
+    early.send(request.as_bytes()).unwrap();
+    let log = site.mika.log();
+    assert_eq!(log.matches("registry loaded").count(), 1, "{log}");
+    site.redis.resume();
+    let reply = early.receive().unwrap();
+    assert_eq!(reply.failure(), None);
+    assert!(other.is_in(&reply), "with the peers that were there before");
 }
 
 #[test]

@@ -84,17 +84,28 @@ fn entry((id, fields): (&EntryId, &Arc<Fields>)) -> Value {
     ])
 }
 
-/// Whether a pattern of `SCAN` matches: a prefix, maybe `[0-9]`, and `*`.
+/// Whether a pattern of `SCAN` matches: characters, sets of them such as `[ab0-9]`, and a `*` at its end.
 fn matches(pattern: &str, key: &str) -> bool {
-    let Some(prefix) = pattern.strip_suffix('*') else {
-        return pattern == key;
-    };
-    match prefix.strip_suffix("[0-9]") {
-        Some(prefix) => key
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())),
-        None => key.starts_with(prefix),
+    let (mut pattern, mut key) = (pattern.chars(), key.chars());
+    while let Some(wanted) = pattern.next() {
+        let fits = match wanted {
+            '*' => return pattern.as_str().is_empty(),
+            '[' => {
+                let set: Vec<char> = pattern.by_ref().take_while(|it| *it != ']').collect();
+                key.next().is_some_and(|it| is_in_set(&set, it))
+            }
+            wanted => key.next() == Some(wanted),
+        };
+        if !fits {
+            return false;
+        }
     }
+    key.as_str().is_empty()
+}
+
+fn is_in_set(set: &[char], it: char) -> bool {
+    let mut ranges = set.windows(3).filter(|three| three[1] == '-');
+    set.contains(&it) || ranges.any(|three| (three[0]..=three[2]).contains(&it))
 }
 
 impl From<WrongType> for ErrorReply {

@@ -63,7 +63,7 @@ impl Dialer {
     /// The driver in one process.
     pub fn open(self) -> Arc<dyn Cache> {
         let url = Secret::new(self.redis.url());
-        let opened = open_redis_over(&url, Box::new(self));
+        let opened = open_redis_over(&url, Arc::new(self));
         opened.unwrap_or_else(|error| panic!("the URL is right: {error}"))
     }
 
