@@ -56,10 +56,16 @@ impl PeerAccount {
             }
         };
         let [start_up, start_down] = totals.starts;
+        let before = (self.bases(), self.base_at());
         let settled = (
             settle(&mut self.up, totals.up, start_up),
             settle(&mut self.down, totals.down, start_down),
         );
+        // A late report may begin a session below what machines have been credited since.
+        if let (Some(_), ((up, down), Some(at))) = (self.machines, before) {
+            raise(&mut self.up, up, at);
+            raise(&mut self.down, down, at);
+        }
         // Which machine moved these bytes is unknown, so the totals of each are no longer a base.
         if settled.0.bytes > 0 || settled.1.bytes > 0 {
             let last_seen = self.base_at().unwrap_or(i64::MIN);
@@ -136,15 +142,15 @@ fn base(sessions: &Sessions) -> u64 {
     sessions.current.map_or(NO_TOTAL, |session| session.high)
 }
 
-/// Raises the base to at least `total`.
+/// Raises the base to at least `total`, if that was reported.
 fn raise(sessions: &mut Sessions, total: u64, at: i64) {
     match &mut sessions.current {
+        _ if total == NO_TOTAL => {}
         Some(current) if total > current.high => {
             current.high = total;
             current.last = current.last.max(at);
         }
         Some(_) => {}
-        None if total == NO_TOTAL => {}
         None => sessions.current = Some(Session::begin(Point { total, at })),
     }
 }
@@ -224,6 +230,35 @@ mod tests {
             let bytes = settle(&mut account, at, up, machine);
             assert_eq!(bytes, credited, "{up} at {at}");
         }
+    }
+
+    #[test]
+    fn a_late_session_does_not_lower_the_base_of_machines() {
+        let mut account = PeerAccount::default();
+        for (at, up, machine, credited) in [
+            (0, 0, None, 0),
+            (110, 1400, None, 1400),
+            (190, 480, Some(1), 0),
+            (200, 680, Some(1), 200),
+            (230, 1000, Some(1), 320),
+        ] {
+            let bytes = settle(&mut account, at, up, machine);
+            assert_eq!(bytes, credited, "{up} at {at}");
+        }
+        // The client had begun again before its peer id was seen at a second machine.
+        let start = Point { total: 0, at: 150 };
+        for (at, up) in [(150, 0), (165, 190)] {
+            let totals = Totals {
+                up: Some(Stretch::at(Point { total: up, at }, up == 0)),
+                down: None,
+                starts: [Some(start), None],
+                machine: None,
+                by: ReportSource::new(2, 1),
+            };
+            account.settle(&totals, MAX_RATE);
+        }
+        assert_eq!(account.bases().0, 1400);
+        assert_eq!(settle(&mut account, 270, 1600, Some(1)), 600);
     }
 
     #[test]

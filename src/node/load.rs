@@ -12,7 +12,7 @@ use crate::change::PeerKey;
 use crate::node::Node;
 use crate::registry::BadRow;
 use crate::storage::{Storage, StorageError, StoredHistory};
-use crate::sync::load::log_bad_rows;
+use crate::sync::load::{is_last, log_bad_rows};
 use crate::tracker::{KnownHistory, Mode, Tracker};
 
 /// Rows read at once.
@@ -109,6 +109,7 @@ async fn peers_of(
     });
     loop {
         let page = storage.peers(since, after, PAGE).await?;
+        let is_end = is_last(&page)?;
         let last = page.rows.last().map(|row| row.key);
         for mut row in page.rows {
             if !part.has(row.key.user.0) {
@@ -126,7 +127,7 @@ async fn peers_of(
         }
         let bad = page.bad.into_iter().filter(|row| part.has_bad(row));
         loaded.bad.extend(bad);
-        if page.last || last.is_some_and(|key| !part.has(key.user.0)) {
+        if is_end || last.is_some_and(|key| !part.has(key.user.0)) {
             return Ok(loaded);
         }
         after = last;
@@ -145,6 +146,7 @@ async fn histories_of(
         .map(|torrent| (TorrentId(torrent), UserId(u32::MAX)));
     loop {
         let page = storage.histories(after, PAGE).await?;
+        let is_end = is_last(&page)?;
         let last = page.rows.last().map(|row| (row.torrent, row.user));
         for row in page.rows.iter().filter(|row| part.has(row.torrent.0)) {
             if let Some(info_hash) = node.registry.canonical(row.torrent) {
@@ -154,7 +156,7 @@ async fn histories_of(
         }
         let bad = page.bad.into_iter().filter(|row| part.has_bad(row));
         loaded.bad.extend(bad);
-        if page.last || last.is_some_and(|(torrent, _)| !part.has(torrent.0)) {
+        if is_end || last.is_some_and(|(torrent, _)| !part.has(torrent.0)) {
             return Ok(loaded);
         }
         after = last;

@@ -279,7 +279,7 @@ pub async fn stored_torrents(
 }
 
 /// Whether that is the last page. Fails for an empty page that is not, because it would be read forever.
-pub(super) fn is_last<T>(page: &Page<T>) -> Result<bool, StorageError> {
+pub fn is_last<T>(page: &Page<T>) -> Result<bool, StorageError> {
     if page.rows.is_empty() && !page.last {
         let text = "the storage driver returned an empty page before the end of the table";
         return Err(StorageError::Broken(text.into()));

@@ -42,8 +42,8 @@ const RECOVERY: Duration = Duration::from_secs(25);
 /// Room in a node's journal that is never used up.
 const MAX_PENDING: u32 = 100_000;
 
-/// How long other nodes have after the last announces to learn of them.
-const QUIET: Duration = Duration::from_secs(20);
+/// How long other nodes have after the last announces to learn of them, and then cache and storage.
+const LEARNING: Duration = Duration::from_secs(5);
 
 /// After so long, nothing that is settled may be kept anywhere: peers expire meanwhile.
 const SETTLED: Duration = Duration::from_secs(2 * TTL + 70);
@@ -321,7 +321,7 @@ impl World {
                 "clients get no answer after everything is well again",
             );
         }
-        sleep(QUIET - checks::REACHES_STORES).await;
+        sleep(LEARNING).await;
         let counts = self.counts_known();
         sleep(checks::REACHES_STORES).await;
         self.check_credit();

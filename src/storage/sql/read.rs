@@ -96,15 +96,13 @@ pub(super) async fn peers(
             &key.peer_id.0[..],
         )
     });
-    let params = [
+    let begin = [
         ("user_id", user.into()),
         ("torrent_id", torrent.into()),
         ("peer_id", Cell::Bytes(peer_id)),
         ("since", since.into()),
-        ("limit", one_more(limit)),
     ];
-    let rows = job.call(&calls::PEERS_PAGE, &params).await?;
-    Ok(page_of_many(&rows, limit, decode::peer))
+    page_of_many(job, &calls::PEERS_PAGE, &begin, limit, decode::peer).await
 }
 
 pub(super) async fn histories(
@@ -115,13 +113,8 @@ pub(super) async fn histories(
     let (torrent, user) = after.map_or((-1, -1), |(torrent, user)| {
         (i64::from(torrent.0), i64::from(user.0))
     });
-    let params = [
-        ("torrent_id", torrent.into()),
-        ("user_id", user.into()),
-        ("limit", one_more(limit)),
-    ];
-    let rows = job.call(&calls::HISTORIES_PAGE, &params).await?;
-    Ok(page_of_many(&rows, limit, decode::history))
+    let begin = [("torrent_id", torrent.into()), ("user_id", user.into())];
+    page_of_many(job, &calls::HISTORIES_PAGE, &begin, limit, decode::history).await
 }
 
 pub(super) async fn records_of(
@@ -260,11 +253,26 @@ pub(super) fn page<T>(rows: &SqlRows, limit: u32, decode: Decode<T>) -> Page<T> 
     page
 }
 
-/// The same where one row beyond the page was asked for: with unusable rows, too, there is more behind it.
-fn page_of_many<T>(rows: &SqlRows, limit: u32, decode: Decode<T>) -> Page<T> {
-    let mut page = page(rows, limit, decode);
-    page.last = rows.len() <= limit.max(1) as usize;
-    page
+/// A page of a large table behind the key in `begin`. Behind unusable rows there may be more; a page of which all are
+/// unusable shows no key to go on from, so a larger one is read then.
+async fn page_of_many<T>(
+    job: &mut Job<'_>,
+    call: &'static Call,
+    begin: &[(&'static str, Cell<'_>)],
+    mut limit: u32,
+    decode: Decode<T>,
+) -> SqlResult<Page<T>> {
+    loop {
+        let mut params = begin.to_vec();
+        params.push(("limit", one_more(limit)));
+        let rows = job.call(call, &params).await?;
+        let mut page = page(&rows, limit, decode);
+        page.last = rows.len() <= limit.max(1) as usize;
+        if page.last || !page.rows.is_empty() {
+            return Ok(page);
+        }
+        limit = limit.saturating_mul(2);
+    }
 }
 
 /// A single row: an error if it is unusable, none if the site has not finished it.
