@@ -1,6 +1,6 @@
 //! A client of the crowd, and what it is owed.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
 
@@ -14,6 +14,10 @@ const TORRENT_LEN: u64 = 40 << 20;
 
 /// What a client moves between two announces at most.
 const STEP_MAX: u64 = 8 << 20;
+
+/// A client that was silent for longer may have expired (`tracker.peer_ttl` of the nodes, less the time that answers
+/// take): the seconds before its next announce may not count as seed time.
+const SILENT_MAX: Duration = Duration::from_secs(50);
 
 /// Announces of a client that are kept for its story; then the older half is dropped.
 const STORY_MAX: usize = 1000;
@@ -83,8 +87,9 @@ pub struct Client {
     seeding_since: Option<i64>,
     seeding_known: Option<i64>,
     pub seeded: Vec<(i64, i64)>,
-    /// The stretches for which that is certain.
+    /// The stretches for which that is certain, and its last answer as a seeder, also as Unix time.
     pub surely_seeded: Vec<(i64, i64)>,
+    heard: Option<(Instant, i64)>,
     /// When it was away as a seeder: a node that learns late of its stop, or in one family only, takes
     /// it for a peer until it starts again.
     pub away: Vec<(i64, i64)>,
@@ -137,6 +142,7 @@ impl Client {
             seeding_known: None,
             seeded: Vec::new(),
             surely_seeded: Vec::new(),
+            heard: None,
             away: Vec::new(),
             has_ended_calmly: false,
             story: Vec::new(),
@@ -247,8 +253,8 @@ impl Client {
     /// Records what an answer acknowledges: one to an event waits until the report is durable.
     pub fn acknowledge(&mut self, answered: &Pending, rng: &mut Rng) {
         self.pending = None;
-        if self.left == 0 && answered.event != "stopped" {
-            self.seeding_known.get_or_insert_with(unix);
+        if self.left == 0 {
+            self.has_seeded(answered);
         }
         match answered.event {
             "started" => {
@@ -258,7 +264,7 @@ impl Client {
                     sure: self.totals,
                 });
             }
-            "stopped" => self.has_stopped(answered, rng),
+            "stopped" => self.has_stopped(rng),
             event => {
                 if event == "completed" {
                     self.completed = Some(true);
@@ -273,12 +279,25 @@ impl Client {
         }
     }
 
-    fn has_stopped(&mut self, answered: &Pending, rng: &mut Rng) {
+    /// An announce as a seeder was answered, maybe its last one.
+    fn has_seeded(&mut self, answered: &Pending) {
+        let last = self.heard.replace((now(), unix()));
+        let expired = last.filter(|(at, _)| at.elapsed() > SILENT_MAX);
+        let ends = expired.map(|(_, last)| last);
+        let ends = ends.or((answered.event == "stopped").then_some(answered.since_unix));
+        if let Some(ends) = ends
+            && let Some(known) = self.seeding_known.take()
+        {
+            self.surely_seeded.push((known, ends));
+        }
+        if answered.event != "stopped" {
+            self.seeding_known.get_or_insert_with(unix);
+        }
+    }
+
+    fn has_stopped(&mut self, rng: &mut Rng) {
         if let Some(since) = self.seeding_since.take() {
             self.seeded.push((since, unix()));
-        }
-        if let Some(known) = self.seeding_known.take() {
-            self.surely_seeded.push((known, answered.since_unix));
         }
         if let Some(session) = &mut self.session {
             session.sure = self.totals;

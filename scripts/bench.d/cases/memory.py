@@ -6,6 +6,7 @@ rest. Public trackers have to have the peers that joined, or there is no figure.
 
 import pathlib
 import tempfile
+import time
 from contextlib import ExitStack
 
 from benchkit import mika, peers
@@ -21,10 +22,14 @@ CLIENTS_MAX = 100
 
 MIB = 1 << 20
 
+# Seconds after which batches that were applied are not kept any more: journal.keep, and a moment.
+KEEP_SECONDS = 65
+
 COLUMNS = [
     Column("resident", "resident MiB", "MiB", "{:,.1f}", has_ratio=True),
     Column("proportional", "PSS MiB", "MiB", "{:,.1f}", suffix=", PSS"),
     Column("before", "before MiB", "MiB", "{:,.1f}", suffix=", before"),
+    Column("at_once", "at once MiB", "MiB", "{:,.1f}", suffix=", at once"),
     Column("each", "bytes a peer", "bytes/peer", "{:.1f}", suffix=", a peer"),
     Column("seconds", "joined in s", "s", "{:.1f}", suffix=", time to join"),
 ]
@@ -51,7 +56,7 @@ def run(options, report):
         for mode in options.mode or MODES:
             {"public": public, "private": private}[mode](options, report)
     if "private" in (options.mode or MODES):
-        note("a private peer has its accounting record, and its size is that of all that came with the peers")
+        note("a private peer has its accounting record, and its size is that of all that stays of the joining")
     report.title = f"Memory after the peers joined: medians of {options.rounds} rounds"
 
 
@@ -89,21 +94,27 @@ def private(options, report):
         passkeys = mika.register(folder, config, options.users, hashes)
         (folder / "passkeys").write_text("".join(f"{one}\n" for one in passkeys))
         server = stack.enter_context(mika.start(config, port, core, folder, "udp"))
-        report.add("private, mika", measure("private, mika", server, load))
+        report.add("private, mika", measure("private, mika", server, load, KEEP_SECONDS))
 
 
-def measure(case, server, load):
+def measure(case, server, load, kept=0):
+    """The server's memory before everybody joins, at once after that, and when what it has kept for `kept` seconds is gone."""
     server.wait_for_rest()
     before, _ = server.memory()
     note(f"{case}: {load.peers} peers of {load.torrents} torrents join")
     # First announces of a private tracker wait until they are durable: many may wait at once.
     result = load.fill(server, window=4096)
     server.wait_for_rest()
+    at_once, _ = server.memory()
+    if kept:
+        time.sleep(kept)
+        server.wait_for_rest()
     resident, proportional = server.memory()
     return {
         "resident": resident / MIB,
         "proportional": proportional / MIB,
         "before": before / MIB,
+        "at_once": at_once / MIB,
         "each": (resident - before) / load.peers,
         "seconds": result["seconds"],
     }
