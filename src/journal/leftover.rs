@@ -101,7 +101,8 @@ impl Leftover<'_> {
         };
         let mut spilled = self.spilled(applied).await?;
         let mut after = written.min(applied);
-        while let Some(batches) = self.next(after, &mut spilled).await? {
+        let fills_cache = self.has_cached(applied).await?;
+        while let Some(batches) = self.next(after, &mut spilled, fills_cache).await? {
             for run in batches.chunk_by(|batch, next| next.number == batch.number + 1) {
                 self.apply_run(run, rules, &mut adopted).await?;
             }
@@ -119,6 +120,15 @@ impl Leftover<'_> {
         Ok(adopted)
     }
 
+    /// Whether the cache had all batches up to that one. If it did not, later ones must stay away: with them it would
+    /// seem to have the peers of all, and a node would start from there.
+    async fn has_cached(&self, number: u64) -> Result<bool, CacheError> {
+        Ok(match self.cache {
+            Some(cache) => cache.last_kept(self.journal).await? >= number,
+            None => false,
+        })
+    }
+
     /// Numbers in the spill file that storage lacks.
     async fn spilled(&self, applied: u64) -> Result<BTreeSet<u64>, SpillError> {
         let Some(spill) = self.spill else {
@@ -131,12 +141,13 @@ impl Leftover<'_> {
             .collect())
     }
 
-    /// The next batches after `after`, from the cache and the spill file, in order. Those of the spill
-    /// file are also sent to the cache, because other nodes follow it. None at the end.
+    /// The next batches after `after`, from the cache and the spill file, in order. With `fills_cache`, those of the
+    /// spill file are also sent to the cache, because other nodes follow it. None at the end.
     async fn next(
         &self,
         after: u64,
         spilled: &mut BTreeSet<u64>,
+        fills_cache: bool,
     ) -> Result<Option<Vec<Arc<Batch>>>, JournalError> {
         let cached = self.cached(after).await?;
         if cached.is_empty() && spilled.is_empty() {
@@ -149,7 +160,7 @@ impl Leftover<'_> {
         for number in numbers.into_iter().filter(|number| *number <= last) {
             spilled.remove(&number);
             if !known.contains(&number) {
-                batches.extend(self.unspill(number).await?);
+                batches.extend(self.unspill(number, fills_cache).await?);
             }
         }
         batches.sort_by_key(|batch| batch.number);
@@ -171,15 +182,19 @@ impl Leftover<'_> {
         Ok(cached)
     }
 
-    /// Reads a batch from the spill file, and sends it to the cache. A damaged one stays in the file.
-    async fn unspill(&self, number: u64) -> Result<Option<Arc<Batch>>, JournalError> {
+    /// Reads a batch from the spill file, and with `fills_cache` sends it to the cache. A damaged one stays in the file.
+    async fn unspill(
+        &self,
+        number: u64,
+        fills_cache: bool,
+    ) -> Result<Option<Arc<Batch>>, JournalError> {
         let Some(spill) = self.spill else {
             return Ok(None);
         };
         match spill.get(self.journal, number).await? {
             SpilledBatch::Batch(batch) => {
                 let batch = Arc::new(batch);
-                if let Some(cache) = self.cache {
+                if let Some(cache) = self.cache.filter(|_| fills_cache) {
                     let generation = cache.ping().await?;
                     cache.keep(generation, &[Arc::clone(&batch)]).await?;
                 }

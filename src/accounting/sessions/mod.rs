@@ -340,6 +340,11 @@ impl Sessions {
                 Some(dip) => {
                     dip.since = dip.since.min(point.at);
                     (dip.total, dip.at) = (dip.total, dip.at).max((point.total, point.at));
+                    // A late report shows that it had lasted long enough by its highest total.
+                    let (total, at) = (dip.total, dip.at);
+                    if at - dip.since >= DIP_SECONDS {
+                        return self.begin(Point { total, at }, false, max_rate);
+                    }
                     return Settled::default();
                 }
                 None => {

@@ -219,6 +219,22 @@ fn a_lower_total_is_believed_after_a_minute() {
 }
 
 #[test]
+fn a_lower_total_is_believed_as_soon_as_a_late_report_shows_that_it_has_lasted_a_minute() {
+    let in_order = [
+        (0, true, 0),
+        (126, false, 1000),
+        (145, false, 500),
+        (186, false, 520),
+        (211, false, 530),
+        (226, false, 550),
+    ];
+    let mut late = in_order;
+    late[2..5].rotate_left(1);
+    assert_eq!(credited(&in_order), 1020);
+    assert_eq!(credited(&late), 1020);
+}
+
+#[test]
 fn reports_count_once_in_any_order_and_number() {
     let reports = [
         (0, true, 0),

@@ -60,6 +60,7 @@ fn goes_on(site: &mut Site, mut client: Client) {
 crate::on_each_database![
     a_clean_stop_without_the_database_spills_what_redis_may_forget,
     peers_replayed_from_a_spill_file_reach_other_nodes,
+    peers_that_only_storage_has_are_there_after_a_kill,
     a_kill_within_the_flush_second_loses_nothing_with_a_redis_that_forgets,
     a_spill_file_of_another_database_is_set_aside,
     a_deleted_spill_file_is_rewritten,
@@ -113,6 +114,38 @@ fn peers_replayed_from_a_spill_file_reach_other_nodes(database: Database) {
     pair.b.run();
     poll(CREDITED, "the other node hands it out", || {
         seeder.is_in(&leecher.accepted(a, ""))
+    });
+}
+
+/// While Redis takes nothing, storage gets one peer and the spill file the next one.
+fn peers_that_only_storage_has_are_there_after_a_kill(database: Database) {
+    let mut site = Site::prepare_on(database, 4, &AOF, &json!({ "node": "a" }));
+    started(&mut site);
+    let takes_writes = |site: &Site, takes: bool| {
+        let replicas = if takes { "0" } else { "1" };
+        let set = ["CONFIG", "SET", "min-replicas-to-write", replicas];
+        assert_eq!(site.redis.cli(&set), "OK");
+    };
+    takes_writes(&site, false);
+    let stored = Client::new(1, 1);
+    stored.accepted(site.mika.http(), "started");
+    poll(CREDITED, "storage has it", || {
+        site.database.row::<1>("SELECT COUNT(*) FROM peers") == [2]
+    });
+    site.database.kill9();
+    let spilled = Client::new(2, 1);
+    spilled.accepted(site.mika.http(), "started");
+    site.mika.kill9();
+    takes_writes(&site, true);
+    site.database.restart();
+    site.mika.run();
+    let leecher = Client {
+        left: 1,
+        ..Client::new(3, 1)
+    };
+    poll(CREDITED, "both are handed out", || {
+        let reply = leecher.accepted(site.mika.http(), "");
+        stored.is_in(&reply) && spilled.is_in(&reply)
     });
 }
 

@@ -179,7 +179,9 @@ fn registry_changes_are_followed_while_storage_takes_no_batch(database: Database
 /// Takes all connections but that of an administrator; no other client gets one.
 fn crowd_out(mariadb: &MariaDb) -> Vec<Session> {
     let places = 0..CONNECTIONS;
-    let crowd = places.map(|_| mariadb.session(DATABASE)).collect();
+    let mut crowd: Vec<Session> = places.map(|_| mariadb.session(DATABASE)).collect();
+    // Once they are connected: the tracker would take the place of one that is late.
+    crowd.iter_mut().for_each(|session| session.run(""));
     mariadb.sql(&format!(
         "SET GLOBAL max_connections = {CONNECTIONS}; KILL USER {ACCOUNT}"
     ));

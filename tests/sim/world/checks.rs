@@ -226,31 +226,25 @@ impl World {
         }
         let mut known = self.counts_known();
         known.retain(|hash, counts| before.get(hash) == Some(counts));
-        let stored: Vec<_> = self.database.tables().torrents.values().cloned().collect();
-        let mut all = vec![("storage", stored)];
-        if let Some(cache) = self.cache_of(self.new_host(0)) {
-            let (mut rows, mut cursor) = (Vec::new(), Some(0));
-            while let Some(at) = cursor {
-                let scan = match cache.torrents(at).await {
-                    Ok(scan) => scan,
-                    Err(error) => {
-                        return self.fault(Vec::new(), format!("the cache is not read: {error}"));
+        let cache = self.cache_of(self.new_host(0));
+        for (hash, ours) in known {
+            let mut all = Vec::new();
+            let tables = self.database.tables();
+            let stored = tables.torrents.values();
+            let stored = stored.filter(|row| row.torrent.info_hash == hash);
+            all.extend(stored.map(|row| ("storage", (row.seeders, row.leechers))));
+            drop(tables);
+            if let Some(cache) = &cache {
+                match cache.torrent(hash).await {
+                    Ok(row) => {
+                        all.extend(row.map(|row| ("the cache", (row.seeders, row.leechers))))
                     }
-                };
-                rows.extend(scan.rows);
-                cursor = scan.next;
-            }
-            all.push(("the cache", rows));
-        }
-        for (place, rows) in all {
-            for row in rows {
-                let hash = row.torrent.info_hash;
-                let theirs = (row.seeders, row.leechers);
-                if let Some(ours) = known.get(&hash).filter(|ours| **ours != theirs) {
-                    let what =
-                        format!("{place} has {theirs:?} peers of {hash}, and nodes {ours:?}");
-                    self.fault(Vec::new(), what);
+                    Err(error) => self.fault(Vec::new(), format!("the cache is not read: {error}")),
                 }
+            }
+            for (place, theirs) in all.into_iter().filter(|(_, theirs)| *theirs != ours) {
+                let what = format!("{place} has {theirs:?} peers of {hash}, and nodes {ours:?}");
+                self.fault(Vec::new(), what);
             }
         }
     }
