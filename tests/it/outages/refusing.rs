@@ -181,7 +181,9 @@ fn crowd_out(mariadb: &MariaDb) -> Vec<Session> {
     let places = 0..CONNECTIONS;
     let mut crowd: Vec<Session> = places.map(|_| mariadb.session(DATABASE)).collect();
     // Once they are connected: the tracker would take the place of one that is late.
-    crowd.iter_mut().for_each(|session| session.run(""));
+    for session in &mut crowd {
+        session.run("");
+    }
     mariadb.sql(&format!(
         "SET GLOBAL max_connections = {CONNECTIONS}; KILL USER {ACCOUNT}"
     ));
