@@ -322,8 +322,7 @@ impl World {
             );
         }
         sleep(LEARNING).await;
-        let counts = self.counts_known();
-        sleep(checks::REACHES_STORES).await;
+        let counts = self.steady_counts().await;
         self.check_credit();
         self.check_swarms();
         self.check_registry();

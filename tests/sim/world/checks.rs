@@ -9,6 +9,7 @@ use mika::cache::{CacheError, SharedPeer};
 use mika::change::RecordAge;
 use mika::journal;
 use mika::tracker::Tracker;
+use tokio::time::sleep;
 
 use super::{Key, TTL, TTL_SLACK, World};
 use crate::model::Wrong;
@@ -23,7 +24,7 @@ use crate::{edits, faults, hnr};
 const REACHES_CACHE: i64 = 15;
 
 /// The same of cache and storage.
-pub(super) const REACHES_STORES: Duration = Duration::from_secs(REACHES_CACHE.cast_unsigned());
+const REACHES_STORES: i64 = REACHES_CACHE;
 
 impl World {
     pub(super) fn check_credit(&self) {
@@ -219,13 +220,24 @@ impl World {
             .collect()
     }
 
-    /// Cache and storage have the counters that all nodes have, and had [`REACHES_STORES`] ago.
-    pub(super) async fn check_counts(&self, before: &BTreeMap<InfoHash, (u32, u32)>) {
+    /// Those that do not change for [`REACHES_STORES`].
+    pub(super) async fn steady_counts(&self) -> BTreeMap<InfoHash, (u32, u32)> {
+        let mut steady = self.counts_known();
+        for _ in 0..REACHES_STORES {
+            sleep(Duration::from_secs(1)).await;
+            let known = self.counts_known();
+            steady.retain(|hash, counts| known.get(hash) == Some(counts));
+        }
+        steady
+    }
+
+    /// Cache and storage have the counters that all nodes have, and had for [`REACHES_STORES`].
+    pub(super) async fn check_counts(&self, steady: &BTreeMap<InfoHash, (u32, u32)>) {
         if self.plan.edits || self.plan.faults.contains(&faults::Kind::ClockJump) {
             return;
         }
         let mut known = self.counts_known();
-        known.retain(|hash, counts| before.get(hash) == Some(counts));
+        known.retain(|hash, counts| steady.get(hash) == Some(counts));
         let cache = self.cache_of(self.new_host(0));
         for (hash, ours) in known {
             let mut all = Vec::new();
