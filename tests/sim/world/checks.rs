@@ -249,7 +249,7 @@ impl World {
             if let Some(cache) = &cache {
                 match cache.torrent(hash).await {
                     Ok(row) => {
-                        all.extend(row.map(|row| ("the cache", (row.seeders, row.leechers))))
+                        all.extend(row.map(|row| ("the cache", (row.seeders, row.leechers))));
                     }
                     Err(error) => self.fault(Vec::new(), format!("the cache is not read: {error}")),
                 }
