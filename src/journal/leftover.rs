@@ -101,7 +101,7 @@ impl Leftover<'_> {
         };
         let mut spilled = self.spilled(applied).await?;
         let mut after = written.min(applied);
-        let fills_cache = self.has_cached(applied).await?;
+        let fills_cache = spilled.is_empty() || self.has_cached(applied).await?;
         while let Some(batches) = self.next(after, &mut spilled, fills_cache).await? {
             for run in batches.chunk_by(|batch, next| next.number == batch.number + 1) {
                 self.apply_run(run, rules, &mut adopted).await?;
