@@ -95,10 +95,11 @@ impl Tracker {
 /// The counters of swarms in cache and storage, which a sweep corrects where nodes wrote them at once. No effect without
 /// a cache.
 impl Tracker {
-    /// To be called before these counters, as they are now, are written.
-    pub fn note_counts_written(&self, counts: &[(InfoHash, SwarmCounts)], now: Now) {
-        if let Some(tracker) = self.shared_private() {
-            tracker.note_counts_written(counts, now);
+    /// [`Self::swarm_counts`] of a shard, for who writes them.
+    pub fn counts_to_write(&self, shard: usize, now: Now) -> Vec<(InfoHash, SwarmCounts)> {
+        match self.shared_private() {
+            Some(tracker) => tracker.counts_to_write(shard, now),
+            None => self.swarm_counts(shard),
         }
     }
 

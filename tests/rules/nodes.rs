@@ -347,8 +347,11 @@ fn counters_that_a_node_gave_the_cache_are_written_again() {
     one.wait(60);
     two.sweep();
     one.ok(peer(2).of(2));
-    two.tracker
-        .note_counts_written(&[(hash(1), two.tracker.counts(&hash(1)))], two.now);
+    let shards = 0..mika::tracker::Tracker::SHARDS;
+    let given: Vec<_> = shards
+        .flat_map(|shard| two.tracker.counts_to_write(shard, two.now))
+        .collect();
+    assert_eq!(given, [(hash(1), two.tracker.counts(&hash(1)))]);
     share(&mut one, &two);
     assert_eq!(after_a_sweep(&mut two), [2]);
 }

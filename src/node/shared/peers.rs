@@ -203,8 +203,7 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<Generation,
         drop(swarms);
         for &shard in shards {
             put_sets(node, cache, shard).await?;
-            let counts = node.tracker.swarm_counts(shard);
-            node.tracker.note_counts_written(&counts, node.clock.now());
+            let counts = node.tracker.counts_to_write(shard, node.clock.now());
             cache.put_counts(&counts).await?;
         }
     }

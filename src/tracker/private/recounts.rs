@@ -65,6 +65,9 @@ impl Recounts {
         of_shard
             .written
             .retain(|_, at| now.mono.since(*at) <= ARRIVES);
+        // After an upload it had every swarm.
+        let len = of_shard.written.len();
+        of_shard.written.shrink_to(2 * len);
         std::mem::take(&mut of_shard.due)
     }
 }

@@ -5,9 +5,9 @@ use parking_lot::MutexGuard;
 use crate::base::clock::{Now, Seconds};
 use crate::base::ids::InfoHash;
 use crate::swarm::{Cursor, PrivatePeer, PrivateSwarm, Visit};
-use crate::tracker::SWEPT_AT_ONCE;
 use crate::tracker::private::PrivateTracker;
 use crate::tracker::private::announce::PrivateAnnounce;
+use crate::tracker::{Rules, SWEPT_AT_ONCE};
 
 /// What an entry that is due takes from a sweep's budget; others take 1.
 const DUE_COST: usize = 32;
@@ -16,10 +16,10 @@ const DUE_COST: usize = 32;
 
 impl PrivateTracker {
     pub fn sweep(&self, shard: usize, now: Now) {
-        if self.common.is_shared {
-            self.recount(shard, now);
-        }
         let rules = self.common.rules.load();
+        if self.common.is_shared {
+            self.recount(shard, &rules, now);
+        }
         let forgotten_before = Seconds(now.mono.0.saturating_sub(rules.record_ttl()));
         let mut walk = Some(Cursor::default());
         // A swarm that is too large for one chunk, and where in it the next chunk begins.
@@ -65,15 +65,14 @@ impl PrivateTracker {
     }
 
     /// Journals the counters of swarms of which cache and storage may have others.
-    fn recount(&self, shard: usize, now: Now) {
-        let rules = self.common.rules.load();
+    fn recount(&self, shard: usize, rules: &Rules, now: Now) {
         for info_hash in self.recounts.take(shard, now) {
             let mut swarms = self.swarms.lock(shard);
             let torrent = self.common.registry.torrent(&info_hash);
             if let (Some(swarm), Some(torrent)) = (swarms.get_mut(info_hash), torrent) {
                 let mut announce = PrivateAnnounce {
                     tracker: self,
-                    rules: &rules,
+                    rules,
                     swarm,
                     torrent: &torrent,
                     shard,

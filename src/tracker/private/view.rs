@@ -70,12 +70,14 @@ impl PrivateTracker {
             .collect()
     }
 
-    /// Notes that these counters of swarms, as they are now, are about to be written.
-    pub fn note_counts_written(&self, counts: &[(InfoHash, SwarmCounts)], now: Now) {
-        for (info_hash, _) in counts {
-            let shard = self.swarms.shard_of(info_hash);
+    /// [`Self::swarm_counts`], which are about to be written: what is followed from now on may make them wrong.
+    pub fn counts_to_write(&self, shard: usize, now: Now) -> Vec<(InfoHash, SwarmCounts)> {
+        let swarms = self.swarms.lock(shard);
+        let noted = |(info_hash, swarm): (&InfoHash, &PrivateSwarm)| {
             self.recounts.note_written(shard, *info_hash, now);
-        }
+            (*info_hash, swarm_counts(swarm.counts()))
+        };
+        swarms.iter().map(noted).collect()
     }
 
     /// The counters that came with these changes of this node are written now. If that is late, others may have
