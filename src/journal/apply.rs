@@ -59,8 +59,11 @@ impl JournalShared {
             };
             match attempt.await {
                 Ok((batches, credited)) => return self.on_applied(&batches, &credited),
-                // Storage is asked again: it may have been restored to yet another state meanwhile.
-                Err(error @ StorageError::Behind { .. }) => self.ask_and_go_back(&error).await,
+                Err(StorageError::Behind {
+                    journal,
+                    applied,
+                    first,
+                }) => self.on_behind(journal, applied, first).await,
                 Err(error) => self.on_refused(&error),
             }
             delays.pause().await;
@@ -105,35 +108,55 @@ impl JournalShared {
         }
     }
 
-    /// Storage refused batches with [`StorageError::Behind`]: asks what it has, and applies again what it lacks.
-    async fn ask_and_go_back(&self, refused: &StorageError) {
-        match self.parts.storage.last_applied(&self.name).await {
-            Ok(applied) if applied < self.queue.progress().applied => self.go_back(applied).await,
-            Ok(_) => self.on_refused(refused),
+    /// Storage refused batches with [`StorageError::Behind`]: it is asked again, as it may have been restored to yet another
+    /// state meanwhile. It is an error only if it says the same as before.
+    async fn on_behind(&self, journal: String, applied: u64, first: u64) {
+        match self.ask_storage().await {
+            Ok(now) if now != applied || self.queue.progress().applied + 1 != first => {}
+            Ok(_) => self.on_refused(&StorageError::Behind {
+                journal,
+                applied,
+                first,
+            }),
             Err(error) => self.on_refused(&error),
         }
     }
 
-    /// Applies again what storage had and lacks now. Batches that are not kept any more are skipped.
-    pub(super) async fn go_back(&self, applied: u64) {
+    /// Asks storage for the number of the last batch that it has. If it had more before, it was restored to an older
+    /// state: what it lacks is applied again, except for batches that are not kept any more. Returns the number of the
+    /// batch after which it goes on.
+    ///
+    /// Several tasks ask; one at a time, so that one of them finds what was lost.
+    pub(super) async fn ask_storage(&self) -> Result<u64, StorageError> {
+        let _turn = self.asks_storage.lock().await;
+        let (known, asked_at) = (self.queue.progress().applied, self.now());
+        let applied = self.parts.storage.last_applied(&self.name).await?;
+        if applied < known {
+            return self.go_back(applied).await;
+        }
+        self.queue.confirm(asked_at);
+        Ok(applied)
+    }
+
+    async fn go_back(&self, applied: u64) -> Result<u64, StorageError> {
         match self.queue.go_back(applied) {
-            None => {}
+            None => Ok(applied),
             Some(GoneBack::Kept { batches }) => {
                 tracing::warn!(
                     batches,
                     "storage went back and lacks batches that it had; they are applied again"
                 );
+                Ok(applied)
             }
             Some(GoneBack::Missing { batches, first }) => {
-                if let Err(error) = self.parts.storage.begin_at(&self.name, first - 1).await {
-                    return self.on_refused(&error);
-                }
+                self.parts.storage.begin_at(&self.name, first - 1).await?;
                 tracing::error!(
                     batches,
                     "storage went back and lacks batches that are not kept any more (journal.keep): what \
                      clients reported in them is credited with their next announce, except for peers \
                      that storage does not know and for those that never announce again"
                 );
+                Ok(first - 1)
             }
         }
     }

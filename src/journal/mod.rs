@@ -141,6 +141,8 @@ struct JournalShared {
     /// The last write to the spill file failed.
     spill_fails: AtomicBool,
     cache_broke: Notify,
+    /// Held by the task that asks storage what it has.
+    asks_storage: tokio::sync::Mutex<()>,
     /// Why storage refused the last batch; none if it took it.
     storage_trouble: Mutex<Option<String>>,
     pending_totals: PendingTotals,
@@ -305,18 +307,10 @@ impl JournalHandle {
         self.shared.queue.progress()
     }
 
-    /// Returns the number of the last batch that storage has. If it had more before, storage was restored to
-    /// an older state: what it lacks is applied again, even if there is nothing new to save.
-    pub async fn ask_storage(&self) -> Result<u64, StorageError> {
-        let shared = &self.shared;
-        let (known, asked_at) = (shared.queue.progress().applied, shared.now());
-        let applied = shared.parts.storage.last_applied(&shared.name).await?;
-        if applied < known {
-            shared.go_back(applied).await;
-        } else {
-            shared.queue.confirm(asked_at);
-        }
-        Ok(applied)
+    /// Asks storage what it has. If it had more before, it was restored to an older state: what it lacks is applied again,
+    /// even if there is nothing new to save.
+    pub async fn ask_storage(&self) -> Result<(), StorageError> {
+        self.shared.ask_storage().await.map(drop)
     }
 
     /// Waits until everything queued before the call is durable.

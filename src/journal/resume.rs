@@ -172,6 +172,7 @@ impl Journal {
                 cache_is_persistent: AtomicBool::new(cache_is_persistent),
                 spill_fails: AtomicBool::new(false),
                 cache_broke: Notify::new(),
+                asks_storage: tokio::sync::Mutex::new(()),
                 storage_trouble: Mutex::new(None),
                 pending_totals: PendingTotals::default(),
             }),

@@ -71,6 +71,25 @@ fn snatch(tracker: &Tracker) {
     );
 }
 
+/// A journal in front of this storage alone.
+async fn resume(folder: &Path, storage: &Arc<dyn Storage>, metrics: &Arc<Metrics>) -> Journal {
+    let parts = JournalParts {
+        tracker: tracker(metrics),
+        cache: None,
+        storage: Arc::clone(storage),
+        metrics: Arc::clone(metrics),
+        clock: Clock::start(),
+    };
+    let settings = JournalSettings {
+        node: "n".into(),
+        flush_interval: Duration::from_millis(10),
+        spill: folder.join("spill"),
+        memory_max: 1000,
+        keep: 60,
+    };
+    Journal::resume(parts, settings).await.unwrap()
+}
+
 /// Storage fails, the journal is stopped, storage comes back: it gets the batch, and one that came
 /// meanwhile.
 #[tokio::test]
@@ -80,22 +99,8 @@ async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
     let storage = open(&path).await;
     let site = Connection::open(&path).unwrap();
     let metrics = Arc::new(Metrics::default());
-    let tracker = tracker(&metrics);
-    let parts = JournalParts {
-        tracker: Arc::clone(&tracker),
-        cache: None,
-        storage: Arc::clone(&storage),
-        metrics: Arc::clone(&metrics),
-        clock: Clock::start(),
-    };
-    let settings = JournalSettings {
-        node: "n".into(),
-        flush_interval: Duration::from_millis(10),
-        spill: folder.path().join("spill"),
-        memory_max: 1000,
-        keep: 60,
-    };
-    let journal = Journal::resume(parts, settings).await.unwrap();
+    let journal = resume(folder.path(), &storage, &metrics).await;
+    let tracker = Arc::clone(&journal.shared.parts.tracker);
     site.execute_batch("ALTER TABLE torrents RENAME TO away")
         .unwrap();
     snatch(&tracker);
@@ -124,4 +129,55 @@ async fn a_batch_that_only_the_journal_has_outlives_a_failing_storage() {
     };
     assert!(journal.starts_with("n#1."), "{journal}");
     assert_eq!(tracker.outbox().pending(), 0);
+}
+
+/// The log of this thread, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The journal itself and the node's health check may both see it.
+#[tokio::test]
+async fn a_storage_that_went_back_is_found_by_one_of_those_that_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mika.db");
+    let storage = open(&path).await;
+    let metrics = Arc::new(Metrics::default());
+    let journal = resume(folder.path(), &storage, &metrics).await;
+    let (handle, shared) = (journal.handle(), Arc::clone(&journal.shared));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    snatch(&shared.parts.tracker);
+    let running = tokio::spawn(journal.run(async {
+        let _ = stopped.await;
+    }));
+    handle.all_applied().await;
+    let after_keep = Seconds(shared.now().0 + shared.settings.keep);
+    shared.queue.confirm(after_keep);
+    assert_eq!(shared.queue.release(after_keep), Some(1));
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let site = Connection::open(&path).unwrap();
+    site.execute_batch("UPDATE mika_journal SET applied = 0")
+        .unwrap();
+    let (first, second) = tokio::join!(handle.ask_storage(), handle.ask_storage());
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(storage.last_applied(handle.name()).await.unwrap(), 1);
+    drop(stop);
+    running.await.unwrap().unwrap();
+    let log = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert_eq!(log.matches("storage went back").count(), 1, "{log}");
 }
