@@ -113,7 +113,7 @@ impl TorrentUpdater {
     ) -> Result<(), StorageError> {
         let renumbered = self.renumbered(&changed).await?;
         for torrent in changed.extract_if(.., |torrent| renumbered.contains(&torrent.id)) {
-            self.registry.apply(RegistryChange::Torrent(torrent));
+            self.registry.renumber(torrent);
         }
         let changed: Vec<(Torrent, SwarmFate)> = changed
             .into_iter()
@@ -157,6 +157,7 @@ impl TorrentUpdater {
         }
         // Departures are journaled at once, and not at the next regular sweep.
         self.sweep(moved);
+        self.tracker.follow_early(self.clock.now());
         Ok(())
     }
 

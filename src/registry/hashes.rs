@@ -34,6 +34,8 @@ pub(super) struct TorrentIndex {
     /// The hashes of removed torrents, and the last owners of hashes that are free now.
     former: HashMap<TorrentId, Hashes, RandomState>,
     former_owners: HashMap<InfoHash, TorrentId, RandomState>,
+    /// The ids of torrents that had others.
+    renumbered: HashMap<TorrentId, TorrentId, RandomState>,
 }
 
 // === impl Hashes ===
@@ -61,6 +63,7 @@ impl TorrentIndex {
     pub fn set(&mut self, torrent: Torrent) {
         self.remove(torrent.id);
         self.former.remove(&torrent.id);
+        self.renumbered.remove(&torrent.id);
         let hashes = Hashes::of(&torrent);
         let entry = TorrentEntry {
             id: torrent.id,
@@ -77,6 +80,22 @@ impl TorrentIndex {
             self.disabled.insert(entry.id);
         }
         self.hashes.insert(torrent.id, hashes);
+    }
+
+    /// The owner of its first hash gets another id. Former ids are remembered as long as former owners.
+    pub fn renumber(&mut self, torrent: Torrent) {
+        let (owner, id) = (self.swarm_owner(&torrent.info_hash), torrent.id);
+        self.set(torrent);
+        if let Some(owner) = owner.filter(|owner| *owner != id) {
+            if self.renumbered.len() >= FORMER_MAX {
+                self.renumbered.clear();
+            }
+            self.renumbered.insert(owner, id);
+        }
+    }
+
+    pub fn present_id(&self, id: TorrentId) -> TorrentId {
+        self.renumbered.get(&id).copied().unwrap_or(id)
     }
 
     /// Takes a hash from another torrent, which is gone, or about to get another hash.
@@ -170,5 +189,16 @@ mod tests {
         all.forget_former(&TWO);
         assert_eq!(all.swarm_owner(&TWO), None);
         assert_eq!(all.former_hashes(TorrentId(2)), None);
+    }
+
+    #[test]
+    fn a_torrent_is_known_by_the_id_that_it_had() {
+        let mut all = TorrentIndex::default();
+        all.set(torrent(1, 1, None));
+        all.renumber(torrent(2, 1, None));
+        assert_eq!(all.present_id(TorrentId(1)), TorrentId(2));
+        assert_eq!(all.present_id(TorrentId(3)), TorrentId(3));
+        all.set(torrent(1, 2, None));
+        assert_eq!(all.present_id(TorrentId(1)), TorrentId(1), "a new one");
     }
 }

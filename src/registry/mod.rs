@@ -122,6 +122,11 @@ impl Registry {
         self.torrents.read().swarm_owner(info_hash)
     }
 
+    /// The id of a torrent that had this one; the same if it has no other.
+    pub fn present_id(&self, torrent: TorrentId) -> TorrentId {
+        self.torrents.read().present_id(torrent)
+    }
+
     /// Forgets the former owner of an info hash, after its swarm was removed.
     pub fn forget_former(&self, info_hash: &InfoHash) {
         self.torrents.write().forget_former(info_hash);
@@ -176,6 +181,11 @@ impl Registry {
             RegistryChange::TorrentGone(id) => self.change_torrents(|all| all.remove(id)),
             RegistryChange::Whitelist(list) => self.whitelist.store(Arc::new(list)),
         }
+    }
+
+    /// A torrent that is known by another id gets this one.
+    pub fn renumber(&self, torrent: Torrent) {
+        self.change_torrents(|all| all.renumber(torrent));
     }
 
     fn change_torrents(&self, change: impl FnOnce(&mut TorrentIndex)) {

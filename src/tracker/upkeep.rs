@@ -126,10 +126,19 @@ impl Tracker {
 /// Changes that another node decided, applied as they are.
 impl Tracker {
     /// Applies what another node decided about a private peer. `is_counted` means that the
-    /// user's history already has what it adds; of the peer, the newer record stands.
+    /// user's history already has what it adds; of the peer, the newer record stands. If its info hash belongs to
+    /// another torrent, and its own is unknown, it is kept for [`Self::follow_early`].
     pub fn follow_peer(&self, change: &PeerChange, is_counted: bool, now: Now) {
         if let Some(tracker) = self.private() {
             tracker.follow_peer(change, is_counted, now);
+        }
+    }
+
+    /// To be called when torrents of the registry have changed: applies what other nodes decided about their private
+    /// peers, and what arrived here before that.
+    pub fn follow_early(&self, now: Now) {
+        if let Some(tracker) = self.private() {
+            tracker.follow_early(now);
         }
     }
 

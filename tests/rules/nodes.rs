@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use mika::base::clock::Seconds;
+use mika::base::ids::TorrentId;
 use mika::change::{Batch, Change};
+use mika::registry::Torrent;
 use mika::tracker::Mode;
 
-use crate::world::{TTL, World, hash, peer, rules};
+use crate::world::{TTL, World, hash, peer, rules, torrent};
 
 /// A sweep that journals nothing.
 const NONE: [u32; 0] = [];
@@ -251,8 +253,6 @@ fn nodes_that_see_one_endpoint_at_once_agree_on_its_client() {
 fn changes_under_a_former_hash_move_no_peer() {
     use mika::registry::RegistryChange;
 
-    use crate::world::torrent;
-
     let (mut one, mut two) = (World::private(), second(World::private()));
     one.ok(peer(1).of(1).totals(100, 0));
     let late = one.drain_peers();
@@ -272,6 +272,27 @@ fn changes_under_a_former_hash_move_no_peer() {
     two.wait(10);
     two.ok(peer(1).of(1).torrent(4).totals(130, 0));
     assert_eq!(two.credited(1), (30, 0), "its account went over");
+}
+
+/// The edit of a torrent's id and the peers of other nodes come by different ways.
+#[test]
+fn peers_of_a_torrent_with_a_new_id_are_followed_whichever_comes_first() {
+    let (mut one, mut two) = two_private();
+    let renumber = |world: &World| {
+        let id = TorrentId(66);
+        world.registry.renumber(Torrent { id, ..torrent(1) });
+        world.tracker.follow_early(world.now);
+    };
+    let leechers = |world: &World| world.scrape(hash(1)).unwrap().incomplete;
+    renumber(&one);
+    one.ok(peer(2).of(2));
+    share(&mut one, &two);
+    assert_eq!(leechers(&two), 1, "of a torrent that it can't know");
+    two.ok(peer(3).of(3));
+    renumber(&two);
+    assert_eq!(leechers(&two), 3, "once it is known");
+    share(&mut two, &one);
+    assert_eq!(leechers(&one), 3, "also what has the former id");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::tracker::private::restore::{account_of, role_of};
 impl PrivateTracker {
     pub fn follow_peer(&self, change: &PeerChange, is_counted: bool, now: Now) {
         let Some((info_hash, is_present)) = self.swarm_of(change) else {
-            return;
+            return self.early.add(change, is_counted, now);
         };
         let shard = self.swarms.shard_of(&info_hash);
         let mut swarms = self.swarms.lock(shard);
@@ -41,14 +41,26 @@ impl PrivateTracker {
         }
     }
 
+    /// Applies changes that arrived before the edits of their torrents were known.
+    pub fn follow_early(&self, now: Now) {
+        let is_known = |change: &PeerChange| self.swarm_of(change).is_some();
+        for early in self.early.take(now, is_known) {
+            self.follow_peer(&early.change, early.is_counted, now);
+        }
+    }
+
     /// The info hash of the swarm that a change is for, and whether the peer is in it: not if the torrent
     /// has another hash by now. None if the hash belongs to another torrent and this one is unknown.
     /// Without another owner, an unknown torrent may be on its way.
     fn swarm_of(&self, change: &PeerChange) -> Option<(InfoHash, bool)> {
-        let torrent = change.key.torrent;
-        let owner = self.common.registry.swarm_owner(&change.info_hash);
+        let registry = &self.common.registry;
+        let owner = registry.swarm_owner(&change.info_hash);
+        let mut torrent = change.key.torrent;
+        if owner.is_some_and(|owner| owner != torrent) {
+            torrent = registry.present_id(torrent);
+        }
         if owner.is_none_or(|owner| owner == torrent) {
-            let canonical = self.common.registry.canonical(torrent);
+            let canonical = registry.canonical(torrent);
             let is_former =
                 |canonical: &InfoHash| owner.is_some() && *canonical != change.info_hash;
             return Some(match canonical.filter(is_former) {
@@ -56,7 +68,7 @@ impl PrivateTracker {
                 None => (change.info_hash, true),
             });
         }
-        let canonical = self.common.registry.canonical(torrent)?;
+        let canonical = registry.canonical(torrent)?;
         Some((canonical, canonical == change.info_hash))
     }
 

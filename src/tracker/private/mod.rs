@@ -2,6 +2,7 @@
 
 mod announce;
 mod displaced;
+mod early;
 mod follow;
 mod leaps;
 mod newcomer;
@@ -21,6 +22,7 @@ use crate::tracker::{AnnounceRequest, Answer, Common, Refusal, Rules, Workspace,
 use crate::wire::{Event, ScrapeEntry};
 
 use self::announce::PrivateAnnounce;
+use self::early::EarlyChanges;
 use self::leaps::Leaps;
 use self::recounts::Recounts;
 use self::user_records::UserRecords;
@@ -36,6 +38,7 @@ pub(super) struct PrivateTracker {
     records: UserRecords,
     leaps: Leaps,
     recounts: Recounts,
+    early: EarlyChanges,
 }
 
 impl PrivateTracker {
@@ -46,6 +49,7 @@ impl PrivateTracker {
             records: UserRecords::default(),
             leaps: Leaps::default(),
             recounts: Recounts::default(),
+            early: EarlyChanges::default(),
         }
     }
 

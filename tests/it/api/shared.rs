@@ -143,12 +143,16 @@ fn a_changed_torrent_id_reaches_every_node() {
     poll(PATIENCE, "the other node knows all of it", || {
         failure(&announce(&nodes.b, "passkey-seven", "left=9")).is_empty()
     });
+    let target = format!("/api/torrent/{HASH}");
+    // Of what a client reports to two nodes within a second, their records have the last one.
+    poll(PATIENCE, "the first node knows the client", || {
+        a.json(&target)["peers"][0]["user_id"] == 7
+    });
     report(&nodes.a, "uploaded=0&downloaded=0&left=9&event=started");
     report(&nodes.a, "uploaded=100&downloaded=0&left=9");
     let again = json!({ "torrent_id": 6, "info_hash": HASH, "name": "six" });
     assert_eq!(a.post("/api/torrent", &again).status, 201);
     report(&nodes.a, "uploaded=300&downloaded=0&left=9");
-    let target = format!("/api/torrent/{HASH}");
     poll(PATIENCE, "the other node goes by the new id", || {
         let found = b.json(&target);
         (&found["torrent_id"], &found["peers"][0]["uploaded"]) == (&json!(6), &json!(300))
