@@ -114,7 +114,7 @@ class Server:
 
     def peak(self):
         """The most bytes that were resident."""
-        return kib(pathlib.Path(f"/proc/{self._process.pid}/status"), "VmHWM") << 10
+        return number(pathlib.Path(f"/proc/{self._process.pid}/status"), "VmHWM") << 10
 
     def log(self):
         """What it has written by now."""
