@@ -10,6 +10,7 @@ pub mod ids;
 pub mod lanes;
 pub mod limit;
 pub mod lock;
+pub mod memory;
 pub mod networks;
 pub mod seconds;
 pub mod secret;

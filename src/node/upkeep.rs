@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::base::memory;
 use crate::cache::Cache;
 use crate::node::{Node, every};
 use crate::telemetry::notify;
@@ -28,6 +29,9 @@ const PRUNE_AT_ONCE: u32 = 2000;
 const CACHE_PERIOD: Duration = Duration::from_secs(2);
 const CACHE_LEASE: Duration = Duration::from_secs(5);
 
+/// How often freed memory is given back: seldom enough that a busy node does not notice.
+const MEMORY_PERIOD: Duration = Duration::from_secs(60);
+
 /// Sweeps the shards in turn; runs until cancelled.
 pub(super) async fn sweep(node: Node) {
     let mut next = 0;
@@ -48,6 +52,12 @@ fn shards_at_once(peer_ttl: u32) -> usize {
     let round = Duration::from_secs(u64::from(peer_ttl) / 8).clamp(ROUND_MIN, ROUND_MAX);
     let ticks = (round.as_millis() / SWEEP_TICK.as_millis()).max(1) as usize;
     Tracker::SHARDS.div_ceil(ticks)
+}
+
+/// Gives back memory that the start or a rush needed, of the thread that reads, writes and journals; runs until
+/// cancelled.
+pub(super) async fn give_memory_back() {
+    every(MEMORY_PERIOD, || async { memory::give_back() }).await;
 }
 
 /// Deletes obsolete peer records, a few at a time; runs until cancelled.
