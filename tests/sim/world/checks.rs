@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mika::base::ids::{InfoHash, PeerId, UserId};
 use mika::cache::{CacheError, SharedPeer};
-use mika::change::RecordAge;
+use mika::change::{CLOCK_SKEW, RecordAge};
 use mika::journal;
 use mika::tracker::Tracker;
 use tokio::time::sleep;
@@ -366,10 +366,12 @@ impl World {
 }
 
 /// Whether a record lacks an announce that another one has. Where nodes counted apart, each of two records replaces the
-/// other one. A peer that expired announced nothing: it expires after a start from the older record, too.
+/// other one. A peer that expired announced nothing: it expires after a start from the older record, too. Of one announce,
+/// two nodes may note different seconds.
 fn is_behind(old: RecordAge, new: RecordAge) -> bool {
-    let announced = |age: RecordAge| (age.announces, age.last_announce);
-    announced(old) != announced(new) && new.is_newer_than(old) && !old.is_newer_than(new)
+    let later = (new.last_announce - old.last_announce).abs();
+    let is_same_announce = old.announces == new.announces && later <= CLOCK_SKEW;
+    !is_same_announce && new.is_newer_than(old) && !old.is_newer_than(new)
 }
 
 /// Compact peers of one family.
