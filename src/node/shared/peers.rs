@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::base::clock::Now;
-use crate::base::ids::{InfoHash, UserId};
+use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::base::thread::on_thread;
 use crate::cache::{
     Cache, CacheError, Generation, Membership, NodeReport, Replayed, STOPPED, SharedPeer,
@@ -190,19 +190,8 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<Generation,
     let generation = cache.ping().await?;
     let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
     for shards in shards.chunks(SHARDS_AT_ONCE) {
-        let now = node.clock.now();
-        let swarms: Vec<_> = shards
-            .iter()
-            .flat_map(|shard| node.tracker.members(*shard, now))
-            .collect();
-        if !swarms.is_empty() {
-            // Bases must not be ahead of the batches that they came with.
-            node.journal.all_durable().await;
-            give(node, cache, &swarms).await?;
-        }
-        drop(swarms);
+        upload_shards(node, cache, shards).await?;
         for &shard in shards {
-            put_sets(node, cache, shard).await?;
             let counts = node.tracker.counts_to_write(shard, node.clock.now());
             cache.put_counts(&counts).await?;
         }
@@ -210,18 +199,34 @@ pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<Generation,
     Ok(generation)
 }
 
-/// Brings users' sets up to this node's peers. Then checks whether they have changed: a batch may have
-/// written newer ones meanwhile, which these have overwritten.
-async fn put_sets(node: &Node, cache: &dyn Cache, shard: usize) -> Result<(), CacheError> {
+/// Gives the cache the peers of some shards and the sets of their users. A batch may have written newer sets meanwhile,
+/// which these have overwritten. Batches write records first, so after the sets the records of the cache are looked at: if one
+/// of them, or a peer here, says otherwise than the sets that were written, these are written again.
+async fn upload_shards(node: &Node, cache: &dyn Cache, shards: &[usize]) -> Result<(), CacheError> {
     let mut written = HashSet::new();
-    for _ in 0..SET_TRIES {
-        let mut news = memberships(node, &node.tracker.members(shard, node.clock.now()));
+    for round in 0..SET_TRIES {
+        let now = node.clock.now();
+        let members = shards.iter();
+        let mut swarms: Vec<_> = members
+            .flat_map(|shard| node.tracker.members(*shard, now))
+            .collect();
+        let mut news = memberships(node, &swarms);
         news.retain(|membership| !written.contains(membership));
-        if news.is_empty() {
+        if round > 0 {
+            let changed: HashSet<TorrentId> = news.iter().map(|it| it.torrent).collect();
+            swarms.retain(|(info_hash, _)| {
+                let torrent = node.registry.torrent(info_hash);
+                torrent.is_some_and(|torrent| changed.contains(&torrent.id))
+            });
+        }
+        if swarms.is_empty() {
             break;
         }
         cache.put_memberships(&news).await?;
         written.extend(news);
+        // Bases must not be ahead of the batches that they came with.
+        node.journal.all_durable().await;
+        give(node, cache, &swarms).await?;
     }
     Ok(())
 }
