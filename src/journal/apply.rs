@@ -59,11 +59,9 @@ impl JournalShared {
             };
             match attempt.await {
                 Ok((batches, credited)) => return self.on_applied(&batches, &credited),
-                Err(StorageError::Behind {
-                    journal,
-                    applied,
-                    first,
-                }) => self.on_behind(journal, applied, first).await,
+                Err(ref error @ StorageError::Behind { applied, first, .. }) => {
+                    self.on_behind(error, applied, first).await;
+                }
                 Err(error) => self.on_refused(&error),
             }
             delays.pause().await;
@@ -110,14 +108,10 @@ impl JournalShared {
 
     /// Storage refused batches with [`StorageError::Behind`]: it is asked again, as it may have been restored to yet another
     /// state meanwhile. It is an error only if it says the same as before.
-    async fn on_behind(&self, journal: String, applied: u64, first: u64) {
+    async fn on_behind(&self, refused: &StorageError, applied: u64, first: u64) {
         match self.ask_storage().await {
             Ok(now) if now != applied || self.queue.progress().applied + 1 != first => {}
-            Ok(_) => self.on_refused(&StorageError::Behind {
-                journal,
-                applied,
-                first,
-            }),
+            Ok(_) => self.on_refused(refused),
             Err(error) => self.on_refused(&error),
         }
     }

@@ -184,7 +184,7 @@ async fn overlay_next(
 }
 
 /// Gives the cache all private peers of this node, except those of which it has a newer record;
-/// these are adopted. Then the sets of their users, and the counters of all swarms. Public
+/// these are adopted. Also the sets of their users, and the counters of all swarms. Public
 /// swarms fill again by themselves. Returns the generation that has got them.
 pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<Generation, CacheError> {
     let generation = cache.ping().await?;
@@ -206,8 +206,8 @@ async fn upload_shards(node: &Node, cache: &dyn Cache, shards: &[usize]) -> Resu
     let mut written = HashSet::new();
     for round in 0..SET_TRIES {
         let now = node.clock.now();
-        let members = shards.iter();
-        let mut swarms: Vec<_> = members
+        let mut swarms: Vec<_> = shards
+            .iter()
             .flat_map(|shard| node.tracker.members(*shard, now))
             .collect();
         let mut news = memberships(node, &swarms);

@@ -366,11 +366,13 @@ impl World {
 }
 
 /// Whether a record lacks an announce that another one has. Where nodes counted apart, each of two records replaces the
-/// other one. A peer that expired announced nothing: it expires after a start from the older record, too. Of one announce,
-/// two nodes may note different seconds.
+/// other one. A peer that expired announced nothing: it expires after a start from the older record, too. Of its last
+/// announce, two nodes may have noted different seconds.
 fn is_behind(old: RecordAge, new: RecordAge) -> bool {
+    let has_expired = old.active && !new.active;
+    let skew = if has_expired { CLOCK_SKEW } else { 0 };
     let later = (new.last_announce - old.last_announce).abs();
-    let is_same_announce = old.announces == new.announces && later <= CLOCK_SKEW;
+    let is_same_announce = old.announces == new.announces && later <= skew;
     !is_same_announce && new.is_newer_than(old) && !old.is_newer_than(new)
 }
 
