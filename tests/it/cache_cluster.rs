@@ -44,7 +44,7 @@ fn torrents_on(cluster: &Cluster, server: usize) -> Vec<u8> {
 }
 
 /// Waits until `condition` holds, which the driver finds out in the background.
-async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+pub(super) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let start = now();
     while !condition().await {
         assert!(start.elapsed() < COMEBACK, "{what}");

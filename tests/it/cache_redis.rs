@@ -6,8 +6,10 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex, Once};
+use std::thread;
 use std::time::Duration;
 
+use super::cache_cluster::until;
 use crate::harness::certificate::{Certificate, ROOTS};
 use crate::harness::redis::{AOF, Redis};
 use crate::harness::{free_port, now};
@@ -15,8 +17,8 @@ use mika::base::clock::{Now, Seconds};
 use mika::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use mika::base::secret::Secret;
 use mika::cache::{
-    Cache, CacheDrivers, CacheError, CacheKey, Generation, Membership, Mirrored, Notice, Rows,
-    SharedPeer, Write, contract,
+    Cache, CacheDrivers, CacheError, CacheKey, Generation, Mark, Membership, Mirrored, Notice,
+    Rows, SharedPeer, Write, contract,
 };
 use mika::change::sums::Credited;
 use mika::change::{
@@ -557,6 +559,35 @@ async fn a_registry_that_was_forgotten_while_it_was_written_is_not_complete() {
         assert!(matches!(refused, Err(CacheError::Restarted(it)) if it > generation));
     }
     assert_eq!(cache.mirrored().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_server_that_is_emptied_while_a_mark_is_set_does_not_get_it() {
+    let redis = Arc::new(Redis::start());
+    let cache = open(&redis.url());
+    let waits = |command: &str| {
+        let is_it = |client: &str| client.contains(" flags=b") && client.contains(command);
+        redis.cli(&["CLIENT", "LIST"]).lines().any(is_it)
+    };
+    for mark in [Mark::Registry, Mark::Peers] {
+        let generation = cache.begin_epoch().await.unwrap();
+        // Reads go on, so nothing speaks against the mark; but it waits behind what empties the server.
+        redis.cli(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+        let server = Arc::clone(&redis);
+        let flush = thread::spawn(move || server.cli(&["FLUSHALL"]));
+        until("the flush waits", async || waits(" cmd=flushall ")).await;
+        let other = Arc::clone(&cache);
+        let set = async move { other.set_mark(mark, Some((generation, "text"))).await };
+        let setting = tokio::spawn(set);
+        let waits = async || waits(" cmd=evalsha ") || waits(" cmd=hset ");
+        until("the mark waits", waits).await;
+        redis.cli(&["CLIENT", "UNPAUSE"]);
+        let refused = setting.await.unwrap();
+        let is_refused = matches!(refused, Err(CacheError::Restarted(it)) if it > generation);
+        assert!(is_refused, "{refused:?}");
+        assert_eq!(cache.mark(mark).await.unwrap(), None);
+        assert_eq!(flush.join().unwrap(), "OK");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,10 @@ use super::session::RedisSession;
 use super::{keys, reply};
 use crate::cache::{CacheError, Generation};
 
-const FIELD: &str = "epoch";
+pub(super) const FIELD: &str = "epoch";
+
+/// How often epochs are begun again because another generation has begun meanwhile.
+const BEGIN_TRIES: u32 = 5;
 
 /// Writes an epoch if there is none; returns the present one.
 static BEGIN: Script = Script::new(
@@ -70,14 +73,23 @@ pub(super) async fn compare(
 
 /// Begins an epoch on each server unless there is one.
 pub(super) async fn begin(link: &RedisLink) -> Result<Generation, CacheError> {
-    let session = link.session().await?;
-    let Some(mut epochs) = look(&session).await? else {
-        return Ok(session.generation());
-    };
-    for (key, epoch) in epochs.iter_mut().filter(|(_, epoch)| epoch.is_none()) {
-        *epoch = reply::text(begin_one(link, &session, key, new_epoch()).await?);
+    let mut now = None;
+    for _ in 0..BEGIN_TRIES {
+        let session = link.session().await?;
+        let Some(mut epochs) = look(&session).await? else {
+            return Ok(session.generation());
+        };
+        for (key, epoch) in epochs.iter_mut().filter(|(_, epoch)| epoch.is_none()) {
+            *epoch = reply::text(begin_one(link, &session, key, new_epoch()).await?);
+        }
+        let generation = link.saw_epochs(&session, epochs);
+        if generation == session.generation() {
+            return Ok(generation);
+        }
+        // The epochs may not have been noted: they are of an earlier generation.
+        now = Some(generation);
     }
-    Ok(link.saw_epochs(&session, epochs))
+    Err(now.map_or_else(|| link.incomplete(), CacheError::Restarted))
 }
 
 /// Writes another epoch on one of the masters of a cluster that answer, so that the marks that were set until now are not

@@ -287,6 +287,13 @@ impl RedisLink {
         self.state.lock().epochs.get(key).cloned()
     }
 
+    /// The same if that generation has not ended; empty if no epoch has begun.
+    pub(super) fn epoch_in(&self, generation: Generation, key: &str) -> Option<String> {
+        let state = self.state.lock();
+        let epoch = || state.epochs.get(key).cloned().unwrap_or_default();
+        (state.generation == generation).then(epoch)
+    }
+
     /// This process has replaced an epoch by that one, while a part of the cluster is away.
     pub(super) fn note_epoch(&self, key: String, epoch: String) {
         let mut state = self.state.lock();

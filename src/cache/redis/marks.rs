@@ -1,10 +1,21 @@
 //! The marks: fields beside the epoch, each with the run of the server in which it was made.
 
-use redis::cmd;
+use redis::{Cmd, Value, cmd};
 
+use super::commands::{Commands, Script};
 use super::link::RedisLink;
+use super::session::RedisSession;
 use super::{epoch, keys, reply};
 use crate::cache::{CacheError, Generation, Mark};
+
+/// Sets a field if the server still has the epoch, or still has none; returns whether it did.
+static SET: Script = Script::new(
+    r"
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
+return 1
+",
+);
 
 fn field(mark: Mark) -> &'static str {
     match mark {
@@ -48,15 +59,41 @@ pub(super) async fn set(
         return Err(link.incomplete());
     }
     let run = epoch::run(link, &session).await?;
-    let mut set = cmd("HSET");
-    set.arg(keys::REGISTRY)
-        .arg(field(mark))
-        .arg(format!("{text}@{run}"));
-    session.one(set).await?;
+    let text = format!("{text}@{run}");
+    if link.is_cluster() {
+        // The text has the epochs: a mark that comes after one of them has changed is not valid.
+        session.one(set_field(mark, &text)).await?;
+    } else if !set_in_generation(link, &session, mark, &text).await? {
+        return Err(CacheError::Restarted(epoch::compare(link, &session).await?));
+    }
     // A batch that missed a part meanwhile may have removed the mark before it was written.
     if mark == Mark::Peers && link.has_missed() {
         session.one(forget).await?;
         return Err(link.incomplete());
     }
     Ok(())
+}
+
+fn set_field(mark: Mark, text: &str) -> Cmd {
+    let mut set = cmd("HSET");
+    set.arg(keys::REGISTRY).arg(field(mark)).arg(text);
+    set
+}
+
+/// Sets a mark on a single server, unless the server was emptied meanwhile; returns whether it did.
+async fn set_in_generation(
+    link: &RedisLink,
+    session: &RedisSession<'_>,
+    mark: Mark,
+    text: &str,
+) -> Result<bool, CacheError> {
+    let Some(epoch) = link.epoch_in(session.generation(), keys::REGISTRY) else {
+        return Ok(false);
+    };
+    let mut call = SET.call(keys::REGISTRY);
+    call.arg(epoch::FIELD).arg(epoch).arg(field(mark)).arg(text);
+    let mut commands = Commands::with_script(&SET);
+    commands.push(call);
+    let replies = session.run(commands).await?;
+    Ok(replies.first() == Some(&Value::Int(1)))
 }
