@@ -11,6 +11,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
+use crate::base::memory::{CHANGES_CLASS, size_class};
 
 pub use age::{CLOCK_SKEW, RecordAge};
 
@@ -131,6 +132,8 @@ pub struct PeerChange {
     pub standing: Standing,
     pub counts: SwarmCounts,
 }
+
+const _: () = assert!(size_class(size_of::<PeerChange>()) == CHANGES_CLASS);
 
 /// A private peer as nodes share it; tombstones too.
 #[derive(Clone, Debug, PartialEq, Eq)]

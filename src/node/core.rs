@@ -46,7 +46,7 @@ fn helpers(
     let mut helpers = JoinSet::new();
     helpers.spawn(upkeep::sweep(node.clone()));
     helpers.spawn(upkeep::prune(node.clone()));
-    helpers.spawn(upkeep::give_memory_back());
+    helpers.spawn(upkeep::give_memory_back(node.clone()));
     helpers.spawn(forget::forget(node.clone()));
     helpers.spawn(health::certificates(node.clone()));
     helpers.spawn(health::storage(node.clone()));

@@ -32,6 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::base::clock::Clock;
+use crate::base::memory;
 use crate::config::{Config, Drivers, Loaded, TlsFiles};
 use crate::journal;
 use crate::net::tls::Certificate;
@@ -122,6 +123,7 @@ pub fn check(options: &Options, drivers: &Drivers) -> Result<()> {
 /// # Errors
 /// What keeps it from starting, or what could not be saved at the end.
 pub fn run(options: Options, inherited: Inherited, drivers: &Drivers) -> Result<Option<Successor>> {
+    memory::use_small_pages();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -21,6 +21,7 @@ use crate::base::addr::{Endpoint, canonical};
 use crate::base::clock::{Clock, Now, Stopwatch};
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
+use crate::base::memory::Freed;
 use crate::listen::ListenState;
 use crate::telemetry::metrics::{Metrics, Protocol, RequestKind};
 use crate::telemetry::pulse::Pulse;
@@ -86,6 +87,7 @@ struct Worker {
     /// The torrents and peers of a batch's announces, to prefetch.
     announced: Vec<(InfoHash, Endpoint)>,
     outgoing: Outgoing,
+    freed: Freed,
 }
 
 /// A request to answer: a connect, or one with a valid connection id.
@@ -116,6 +118,7 @@ pub fn serve(
         wire::PEERS_MAX_V6
     };
     let settings = **service.settings.load();
+    let freed = Freed::since(service.clock.now().mono);
     let mut worker = Worker {
         ids: ConnectionIds::new(&service.secret, settings.id_lifetime),
         service,
@@ -126,6 +129,7 @@ pub fn serve(
         path: Vec::new(),
         announced: Vec::with_capacity(BATCH),
         outgoing: Outgoing::default(),
+        freed,
     };
     let mut received = Received::default();
     let mut requests = Vec::with_capacity(BATCH);
@@ -144,7 +148,10 @@ pub fn serve(
                 worker.on_batch(&received, number, &mut requests);
             }
             Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                worker.freed.give_back(worker.service.clock.now().mono);
+            }
             Err(error) => {
                 if !failing {
                     tracing::warn!(%error, %address, "packets can't be received; trying again until they can");
@@ -197,6 +204,7 @@ impl Worker {
             }
         }
         self.observe(watch, requests);
+        self.freed.give_back(now.mono);
         if !self.outgoing.is_empty() {
             let lost = self.outgoing.send(&self.socket);
             if lost > 0 {

@@ -7,6 +7,7 @@
 //! Nothing is allocated for a block without entries and snatches. Block sizes are the size classes of
 //! allocators, so the slack would be lost anyway.
 
+use crate::base::memory::lasting_size;
 use crate::swarm::private::packed::{EntryView, PackedEntry, Tag};
 
 /// The most entries in a block: few enough to scan their tags, and to move them all
@@ -21,13 +22,6 @@ const SLACK: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct PeerBlock(Box<[u8]>);
-
-/// The block size for that many bytes: four sizes between a power of two and the next, as
-/// allocators have them.
-fn block_size(bytes: usize) -> usize {
-    let step = (bytes.next_power_of_two() / 8).max(16);
-    bytes.next_multiple_of(step)
-}
 
 impl PeerBlock {
     pub fn len(&self) -> usize {
@@ -159,8 +153,8 @@ impl PeerBlock {
     /// much less.
     fn fit(&mut self, bytes: usize) {
         let size = self.0.len();
-        if bytes > size || block_size(bytes + SLACK) < size {
-            let mut block = vec![0; block_size(bytes)].into_boxed_slice();
+        if bytes > size || lasting_size(bytes + SLACK) < size {
+            let mut block = vec![0; lasting_size(bytes)].into_boxed_slice();
             let kept = bytes.min(size);
             block[..kept].copy_from_slice(&self.0[..kept]);
             self.0 = block;
