@@ -168,11 +168,8 @@ impl Applier {
     async fn take(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
         self.number += 1;
         self.changes += changes.len();
-        self.waiting.push(Arc::new(Batch {
-            journal: "bench".into(),
-            number: self.number,
-            changes,
-        }));
+        self.waiting
+            .push(Arc::new(Batch::new("bench".into(), self.number, changes)));
         if self.changes >= APPLY_MAX {
             self.apply().await?;
         }

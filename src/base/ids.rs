@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -19,7 +20,7 @@ pub struct TorrentId(pub u32);
 
 /// The 20 bytes that name a torrent on the wire: SHA-1 of the info dictionary (BEP 3), or SHA-256 truncated to 20
 /// bytes for a v2 torrent (BEP 52).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
 
 /// The 20 arbitrary bytes that a client chooses (BEP 3, BEP 20).
@@ -93,6 +94,16 @@ impl InfoHash {
     /// An info hash from exactly 20 bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+}
+
+/// As two numbers, which hashers take in less time than bytes.
+impl Hash for InfoHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let (Some(first), Some(last)) = (self.0.first_chunk(), self.0.last_chunk()) {
+            state.write_u128(u128::from_le_bytes(*first));
+            state.write_u32(u32::from_le_bytes(*last));
+        }
     }
 }
 

@@ -1018,11 +1018,7 @@ fn hash(number: u32) -> InfoHash {
 }
 
 fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
-    Arc::new(Batch {
-        journal: NODE.into(),
-        number,
-        changes,
-    })
+    Arc::new(Batch::new(NODE.into(), number, changes))
 }
 
 /// One change of each kind.

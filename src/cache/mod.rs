@@ -125,11 +125,7 @@ fn last_changes(batches: &[Batch]) -> Option<Batch> {
         }
     }
     changes.reverse();
-    Some(Batch {
-        journal: last.journal.clone(),
-        number: last.number,
-        changes,
-    })
+    Some(Batch::new(last.journal.clone(), last.number, changes))
 }
 
 /// One page of an enumeration: unordered, and an item may appear twice.

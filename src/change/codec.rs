@@ -39,36 +39,17 @@ pub struct Malformed {
     field: usize,
 }
 
-/// Encodes changes, a line each.
-pub fn encode(changes: &[Change]) -> String {
-    encode_with(changes.iter(), |_, _| ())
+/// Changes as text, a line each.
+#[derive(Debug)]
+pub struct Lines {
+    pub text: String,
+    /// Where records and standings of private peers are, in order.
+    members: Vec<Range<usize>>,
 }
 
-/// The same; passes each private peer to `see` with the part of its line that [`encode_member`] writes after the version:
-/// who needs both does not pay twice.
-pub fn encode_with<'a>(
-    changes: impl Iterator<Item = &'a Change> + Clone,
-    mut see: impl FnMut(&PeerChange, &str),
-) -> String {
-    let mut line = Line::with_capacity(changes.clone().map(length_of).sum());
-    for change in changes {
-        match change {
-            Change::Peer(change) => {
-                let member = line.peer(change);
-                see(change, &line.text[member]);
-                &mut line
-            }
-            Change::Snatches {
-                info_hash,
-                count: 1,
-            } => line.word(SNATCH).add(info_hash),
-            Change::Snatches { info_hash, count } => line.word(SNATCHES).add(info_hash).add(count),
-            Change::Guest(guest) => line.word(GUEST).add(&**guest),
-        };
-        line.text.pop();
-        line.text.push('\n');
-    }
-    line.text
+/// Encodes changes.
+pub fn encode(changes: &[Change]) -> String {
+    Lines::of(changes.iter()).text
 }
 
 /// About how many bytes its line has, in most cases no more: growing the text would copy it.
@@ -92,7 +73,7 @@ pub fn encode_member(record: &PeerRecord, standing: &Standing) -> String {
     line.text
 }
 
-/// The same from the part of a change's line that [`encode_with`] passes.
+/// The same from a part of a change's line, as [`Lines::members`] has it.
 pub fn member_of(part: &str) -> String {
     [MEMBER, " ", part].concat()
 }
@@ -200,7 +181,14 @@ macro_rules! numbers {
     ($($type:ty),*) => {$(
         impl Encoded for $type {
             fn write(&self, line: &mut Line) {
-                line.digits(*self).end();
+                // Most have one digit: not worth a call.
+                match u8::try_from(*self) {
+                    Ok(digit @ 0..10) => {
+                        let bytes = [b'0' + digit, b' '];
+                        line.text.extend(bytes.map(char::from));
+                    }
+                    _ => line.digits(*self).end(),
+                }
             }
 
             fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
@@ -211,6 +199,41 @@ macro_rules! numbers {
 }
 
 numbers!(u32, u64, i64);
+
+// === impl Lines ===
+
+impl Lines {
+    pub fn of<'a>(changes: impl Iterator<Item = &'a Change> + Clone) -> Self {
+        let mut line = Line::with_capacity(changes.clone().map(length_of).sum());
+        let mut members = Vec::new();
+        for change in changes {
+            match change {
+                Change::Peer(change) => {
+                    members.push(line.peer(change));
+                    &mut line
+                }
+                Change::Snatches {
+                    info_hash,
+                    count: 1,
+                } => line.word(SNATCH).add(info_hash),
+                Change::Snatches { info_hash, count } => {
+                    line.word(SNATCHES).add(info_hash).add(count)
+                }
+                Change::Guest(guest) => line.word(GUEST).add(&**guest),
+            };
+            line.text.pop();
+            line.text.push('\n');
+        }
+        let text = line.text;
+        Self { text, members }
+    }
+
+    /// For each private peer in order, the part of its line that [`encode_member`] writes after the version: who needs both
+    /// does not pay twice.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|part| &self.text[part.clone()])
+    }
+}
 
 // === impl Line ===
 
@@ -666,16 +689,14 @@ guest1 abababababababababababababababababababab [2001:db8::1]:6881 \
 
     #[test]
     fn the_line_of_a_peer_has_its_text_as_a_member() {
-        let mut members = Vec::new();
-        let text = encode_with(changes().iter(), |change, part| {
-            members.push((change.key, member_of(part)));
-        });
-        assert_eq!(text, GOLDEN);
+        let lines = Lines::of(changes().iter());
+        assert_eq!(lines.text, GOLDEN);
+        let members: Vec<String> = lines.members().map(member_of).collect();
         let Some(Change::Peer(change)) = changes().into_iter().next() else {
             panic!("the first is a peer")
         };
         let member = encode_member(&change.record, &change.standing);
-        assert_eq!(members, [(key(), member)]);
+        assert_eq!(members, [member]);
     }
 
     #[test]

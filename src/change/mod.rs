@@ -7,11 +7,16 @@ pub mod packed;
 pub mod sums;
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use crate::accounting::machines::MachineId;
 use crate::accounting::sessions::{Point, Stretch};
 use crate::base::ids::{InfoHash, PeerId, TorrentId, UserId};
 use crate::base::memory::{CHANGES_CLASS, size_class};
+
+use self::codec::Lines;
 
 pub use age::{CLOCK_SKEW, RecordAge};
 
@@ -182,13 +187,15 @@ pub enum Change {
 }
 
 /// Changes that are applied atomically, under a number that never repeats.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Batch {
     /// The journal that numbered it ([`journals`]).
     pub journal: String,
     /// Counts from 1, without gaps.
     pub number: u64,
     pub changes: Vec<Change>,
+    /// Its text, while somebody uses it.
+    lines: Mutex<Weak<Lines>>,
 }
 
 /// Marks a peer whose id several machines share (rule A3), in place of both dips: 0 if they are told apart by
@@ -205,10 +212,49 @@ pub fn shared_family(dip_up: Option<i64>, dip_down: Option<i64>) -> Option<bool>
         .find(|is_v6| (dip_up, dip_down) == shared_mark(*is_v6))
 }
 
+// === impl Batch ===
+
+impl Batch {
+    pub fn new(journal: String, number: u64, changes: Vec<Change>) -> Self {
+        Self {
+            journal,
+            number,
+            changes,
+            lines: Mutex::default(),
+        }
+    }
+
+    /// Its changes as text. Spill file and cache want it at about the same time: who comes second waits for the
+    /// first, and gets the same.
+    pub fn lines(&self) -> Arc<Lines> {
+        let mut shared = self.lines.lock();
+        shared.upgrade().unwrap_or_else(|| {
+            let lines = Arc::new(Lines::of(self.changes.iter()));
+            *shared = Arc::downgrade(&lines);
+            lines
+        })
+    }
+}
+
+impl Clone for Batch {
+    fn clone(&self) -> Self {
+        Self::new(self.journal.clone(), self.number, self.changes.clone())
+    }
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.journal, self.number, &self.changes)
+            == (&other.journal, other.number, &other.changes)
+    }
+}
+
+impl Eq for Batch {}
+
 // === impl Change ===
 
 impl Change {
-    /// The public peer that it is about, if it is.
+    /// The private peer that it is about, if it is.
     pub fn peer(&self) -> Option<&PeerChange> {
         match self {
             Self::Peer(peer) => Some(peer),
@@ -216,6 +262,7 @@ impl Change {
         }
     }
 
+    /// The public peer that it is about, if it is.
     pub fn guest(&self) -> Option<&GuestChange> {
         match self {
             Self::Guest(guest) => Some(guest),
@@ -324,5 +371,26 @@ impl Credit {
             announces: self.announces.saturating_add(later.announces),
             snatched: self.snatched || later.snatched,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_want_the_text_at_the_same_time_get_the_same() {
+        let changes = vec![Change::Snatches {
+            info_hash: InfoHash([7; 20]),
+            count: 3,
+        }];
+        let text = codec::encode(&changes);
+        let batch = Batch::new("a".into(), 1, changes);
+        let (one, other) = (batch.lines(), batch.lines());
+        assert_eq!(one.text, text);
+        assert!(Arc::ptr_eq(&one, &other));
+        drop((one, other));
+        assert!(batch.lines.lock().upgrade().is_none(), "it is not kept");
+        assert_eq!(batch.lines().text, text);
     }
 }

@@ -16,11 +16,11 @@ pub(super) fn batches(changes: Vec<Change>, journal: &str, first: u64) -> Vec<Ar
     let mut changes = coalesce(changes).into_iter().peekable();
     let mut batches = Vec::new();
     while changes.peek().is_some() {
-        batches.push(Arc::new(Batch {
-            journal: journal.to_owned(),
-            number: first + batches.len() as u64,
-            changes: changes.by_ref().take(BATCH_MAX).collect(),
-        }));
+        batches.push(Arc::new(Batch::new(
+            journal.to_owned(),
+            first + batches.len() as u64,
+            changes.by_ref().take(BATCH_MAX).collect(),
+        )));
     }
     batches
 }

@@ -436,17 +436,17 @@ mod tests {
 
     fn batch(number: u64) -> Arc<Batch> {
         let info_hash = InfoHash([1; 20]);
-        Arc::new(Batch {
-            journal: "n".into(),
+        Arc::new(Batch::new(
+            "n".into(),
             number,
-            changes: vec![
+            vec![
                 Change::Snatches {
                     info_hash,
                     count: 1
                 };
                 10
             ],
-        })
+        ))
     }
 
     /// Four batches of ten changes, of which memory takes 25, queued at 100 seconds.

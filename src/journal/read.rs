@@ -44,11 +44,7 @@ impl JournalShared {
             "a batch is lost: what clients reported in it is credited with their next announce, \
              except for those that never announce again"
         );
-        Arc::new(Batch {
-            journal: self.name.clone(),
-            number,
-            changes: Vec::new(),
-        })
+        Arc::new(Batch::new(self.name.clone(), number, Vec::new()))
     }
 
     async fn read_spilled(&self, number: u64) -> Result<Lookup, SpillError> {

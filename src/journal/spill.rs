@@ -21,6 +21,9 @@ const FILE_MODE: u32 = 0o600;
 /// The version of the format. A file of a later one is left alone.
 const VERSION: i64 = 1;
 
+/// The most batches whose text is kept in memory while they are written.
+const TEXTS_MAX: usize = 8;
+
 /// Bytes of free pages above which the file is shrunk.
 const FREE_MAX: i64 = 64 << 20;
 
@@ -143,12 +146,19 @@ impl Spill {
             let mut insert = transaction.prepare_cached(
                 "INSERT OR IGNORE INTO batches (number, changes, text) VALUES (?1, ?2, ?3)",
             )?;
+            // Kept until the end, because the cache is given the same batches meanwhile; but not those of an outage.
+            let is_short = batches.len() <= TEXTS_MAX;
+            let mut texts = Vec::new();
             for batch in &batches {
+                let lines = batch.lines();
                 insert.execute(params![
                     batch.number.cast_signed(),
                     batch.changes.len() as i64,
-                    codec::encode(&batch.changes),
+                    lines.text,
                 ])?;
+                if is_short {
+                    texts.push(lines);
+                }
             }
             drop(insert);
             transaction.commit()
@@ -176,11 +186,7 @@ impl Spill {
         };
         Ok(match codec::decode(text) {
             Err(error) => SpilledBatch::Damaged(error.to_string()),
-            Ok(changes) => SpilledBatch::Batch(Batch {
-                journal: journal.to_owned(),
-                number,
-                changes,
-            }),
+            Ok(changes) => SpilledBatch::Batch(Batch::new(journal.to_owned(), number, changes)),
         })
     }
 
@@ -524,14 +530,14 @@ mod tests {
     use crate::change::Change;
 
     fn batch(number: u64) -> Arc<Batch> {
-        Arc::new(Batch {
-            journal: "n".into(),
+        Arc::new(Batch::new(
+            "n".into(),
             number,
-            changes: vec![Change::Snatches {
+            vec![Change::Snatches {
                 info_hash: InfoHash([number as u8; 20]),
                 count: 1,
             }],
-        })
+        ))
     }
 
     #[tokio::test]

@@ -29,13 +29,7 @@ mod tests {
     use super::*;
 
     fn batches(numbers: &[u64]) -> Vec<Arc<Batch>> {
-        let batch = |&number: &u64| {
-            Arc::new(Batch {
-                journal: "n".into(),
-                number,
-                changes: Vec::new(),
-            })
-        };
+        let batch = |&number: &u64| Arc::new(Batch::new("n".into(), number, Vec::new()));
         numbers.iter().map(batch).collect()
     }
 

@@ -1212,11 +1212,7 @@ fn assert_rising<K: Ord + std::fmt::Debug>(keys: &[K], expected: usize) {
 }
 
 fn batch(number: u64, changes: Vec<Change>) -> Arc<Batch> {
-    Arc::new(Batch {
-        journal: NODE.into(),
-        number,
-        changes,
-    })
+    Arc::new(Batch::new(NODE.into(), number, changes))
 }
 
 fn new_user(number: u8) -> NewUser {

@@ -70,7 +70,7 @@ struct Slot<V> {
 impl From<&InfoHash> for Key {
     fn from(info_hash: &InfoHash) -> Self {
         Self {
-            hash: hash_of(info_hash.0),
+            hash: hash_of(info_hash),
             info_hash: *info_hash,
         }
     }

@@ -26,11 +26,7 @@ fn batch_of(number: u64, torrents: impl IntoIterator<Item = u8>) -> Arc<Batch> {
         change.record.last_announce += i64::try_from(number).unwrap();
         Change::from(change)
     });
-    Arc::new(Batch {
-        journal: NODE.into(),
-        number,
-        changes: changes.collect(),
-    })
+    Arc::new(Batch::new(NODE.into(), number, changes.collect()))
 }
 
 fn swarm(torrent: u8) -> String {

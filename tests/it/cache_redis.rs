@@ -58,15 +58,15 @@ pub(super) fn batch(number: u64) -> Arc<Batch> {
         last_announce: 1_800_000_000,
         active: true,
     };
-    Arc::new(Batch {
-        journal: NODE.into(),
+    Arc::new(Batch::new(
+        NODE.into(),
         number,
-        changes: vec![Change::from(GuestChange {
+        vec![Change::from(GuestChange {
             info_hash: InfoHash([1; 20]),
             address,
             record,
         })],
-    })
+    ))
 }
 
 pub(super) fn user(id: u32, passkey: &str) -> StoredUser {
@@ -762,11 +762,7 @@ async fn a_web_application_finds_what_it_reads() {
     cache.put(torrents, Write::Edit).await.unwrap();
     let generation = cache.ping().await.unwrap();
     let keep = async |number, changes: &[Change]| {
-        let batch = Batch {
-            journal: NODE.into(),
-            number,
-            changes: changes.to_vec(),
-        };
+        let batch = Batch::new(NODE.into(), number, changes.to_vec());
         cache.keep(generation, &[Arc::new(batch)]).await.unwrap();
     };
     // Leeching the first; seeding the second, which it completed; gone from the third too early.
@@ -893,10 +889,7 @@ async fn asking_for_the_last_batch_does_not_read_it() {
     assert_eq!(cache.last_kept(NODE).await.unwrap(), 0);
     let generation = cache.ping().await.unwrap();
     let changes = vec![batch(1).changes[0].clone(); 5000];
-    let large = Batch {
-        changes,
-        ..(*batch(1)).clone()
-    };
+    let large = Batch::new(NODE.into(), 1, changes);
     cache.keep(generation, &[Arc::new(large)]).await.unwrap();
     let sent = || {
         let stats = redis.cli(&["INFO", "stats"]);

@@ -75,11 +75,7 @@ fn after_a_sweep(world: &mut World) -> Vec<u32> {
 }
 
 fn batch(changes: Vec<Change>) -> Vec<Arc<Batch>> {
-    vec![Arc::new(Batch {
-        journal: "two#1".into(),
-        number: 1,
-        changes,
-    })]
+    vec![Arc::new(Batch::new("two#1".into(), 1, changes))]
 }
 
 fn two_public() -> (World, World) {

@@ -1,6 +1,7 @@
 //! The state derived from batches: the keys of swarms, counters and users' sets.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use redis::{Cmd, ServerError, Value, cmd};
 
@@ -11,8 +12,9 @@ use super::{keys, reply};
 use crate::base::hash::RandomState;
 use crate::base::ids::{InfoHash, TorrentId, UserId};
 use crate::cache::{CacheError, Membership};
+use crate::change::codec::{self, Lines};
 use crate::change::sums::{Credited, Sum};
-use crate::change::{Change, PeerChange, SwarmCounts, codec, packed};
+use crate::change::{Batch, Change, PeerChange, SwarmCounts, packed};
 
 /// The largest number that Redis counts to.
 const COUNT_MAX: u64 = i64::MAX.cast_unsigned();
@@ -40,7 +42,7 @@ struct TorrentTally {
 
 /// The changes of a batch, as its entry in the journal has them.
 pub(super) struct EntryText {
-    pub lines: String,
+    pub lines: Arc<Lines>,
     /// Public peers that are not among the lines.
     pub guests: Vec<u8>,
 }
@@ -67,16 +69,23 @@ impl Derived {
     }
 
     /// Adds the changes of a later batch; returns them as its entry has them, public peers packed if all nodes read that.
-    pub(super) fn add(&mut self, changes: &[Change], packs_guests: bool) -> EntryText {
-        let is_line = |change: &&Change| !packs_guests || change.guest().is_none();
-        let lines = codec::encode_with(changes.iter().filter(is_line), |change, part| {
-            self.add_peer(change, codec::member_of(part));
-        });
+    pub(super) fn add(&mut self, batch: &Batch, packs_guests: bool) -> EntryText {
+        let changes = &batch.changes;
         let guests = if packs_guests {
             packed::pack(changes)
         } else {
             Vec::new()
         };
+        let lines = if guests.is_empty() {
+            batch.lines()
+        } else {
+            let others = changes.iter().filter(|change| change.guest().is_none());
+            Arc::new(Lines::of(others))
+        };
+        let peers = changes.iter().filter_map(Change::peer);
+        for (change, part) in peers.zip(lines.members()) {
+            self.add_peer(change, codec::member_of(part));
+        }
         // Snatches are left out: storage decides the credit.
         for guest in changes.iter().filter_map(Change::guest) {
             let record = &guest.record;

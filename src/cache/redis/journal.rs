@@ -101,7 +101,7 @@ impl Keeping<'_> {
         let mut derived = Derived::default();
         for batch in batches {
             let packs_guests = self.streams.packs_guests.load(Ordering::Relaxed);
-            let changes = derived.add(&batch.changes, packs_guests);
+            let changes = derived.add(batch, packs_guests);
             // If the stream is gone, this batch must not begin a new one: those before it have lower ids, and could
             // not be added any more.
             let reply = self.add(batch, &changes, is_first).await?;
@@ -194,7 +194,7 @@ fn add(batch: &Batch, changes: &EntryText, only_if_there: bool) -> Cmd {
         .arg("count")
         .arg(batch.changes.len())
         .arg("changes")
-        .arg(&changes.lines);
+        .arg(&changes.lines.text);
     if !changes.guests.is_empty() {
         command.arg("guests").arg(&changes.guests);
     }
@@ -393,11 +393,7 @@ fn batch(link: &RedisLink, node: &str, entry: Value) -> Result<Batch, CacheError
     let lines = lines.ok_or_else(|| damaged("it has no field \"changes\""))?;
     let mut changes = codec::decode(&lines).map_err(|error| damaged(&error.to_string()))?;
     changes.extend(packed::unpack(&guests).map_err(|error| damaged(&error.to_string()))?);
-    Ok(Batch {
-        journal: node.into(),
-        number,
-        changes,
-    })
+    Ok(Batch::new(node.into(), number, changes))
 }
 
 #[cfg(test)]
@@ -408,17 +404,17 @@ mod tests {
     fn a_group_has_at_least_one_batch() {
         let batch = |len| {
             let info_hash = crate::base::ids::InfoHash([1; 20]);
-            Arc::new(Batch {
-                journal: "a".into(),
-                number: 1,
-                changes: vec![
+            Arc::new(Batch::new(
+                "a".into(),
+                1,
+                vec![
                     crate::change::Change::Snatches {
                         info_hash,
                         count: 1
                     };
                     len
                 ],
-            })
+            ))
         };
         assert_eq!(group_len(&[batch(GROUP_CHANGES + 1), batch(1)]), 1);
         assert_eq!(group_len(&[batch(1), batch(2), batch(GROUP_CHANGES)]), 2);

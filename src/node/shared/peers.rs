@@ -310,11 +310,7 @@ pub(super) async fn catch_up(
     let mut is_any = false;
     for (name, &applied) in applied {
         if cache.last_kept(name).await? < applied {
-            let nothing = Batch {
-                journal: name.clone(),
-                number: applied,
-                changes: Vec::new(),
-            };
+            let nothing = Batch::new(name.clone(), applied, Vec::new());
             cache.keep(generation, &[Arc::new(nothing)]).await?;
             cache.trim_journal(name, Some(applied)).await?;
             is_any = true;

@@ -308,11 +308,11 @@ impl<'a> Nodes<'a> {
     /// The next batch of that node.
     async fn report(&mut self, node: usize, change: PeerChange) -> Credited {
         self.numbers[node] += 1;
-        let batch = Arc::new(Batch {
-            journal: format!("node-{node}"),
-            number: self.numbers[node],
-            changes: vec![Change::from(change)],
-        });
+        let batch = Arc::new(Batch::new(
+            format!("node-{node}"),
+            self.numbers[node],
+            vec![Change::from(change)],
+        ));
         let rules = CreditRules::default();
         self.storage.apply(&[batch], &rules).await.unwrap()
     }

@@ -153,11 +153,11 @@ impl MemoryRows {
 /// Consecutive batches of one journal, from their texts.
 fn batches(journal: &str, first: u64, changes: &[String]) -> StorageResult<Vec<Arc<Batch>>> {
     let batch = |(number, text): (u64, &String)| {
-        Ok(Arc::new(Batch {
-            journal: journal.to_owned(),
+        Ok(Arc::new(Batch::new(
+            journal.to_owned(),
             number,
-            changes: codec::decode(text).map_err(unreadable)?,
-        }))
+            codec::decode(text).map_err(unreadable)?,
+        )))
     };
     (first..).zip(changes).map(batch).collect()
 }
@@ -192,14 +192,14 @@ mod tests {
     }
 
     fn batch(number: u64) -> Arc<Batch> {
-        Arc::new(Batch {
-            journal: "n#1.a".into(),
+        Arc::new(Batch::new(
+            "n#1.a".into(),
             number,
-            changes: vec![Change::Snatches {
+            vec![Change::Snatches {
                 info_hash: crate::base::ids::InfoHash([9; 20]),
                 count: 1,
             }],
-        })
+        ))
     }
 
     #[test]

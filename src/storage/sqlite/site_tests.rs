@@ -286,11 +286,11 @@ async fn statements_of_the_config_are_used() {
         info_hash: InfoHash([byte; 20]),
         count: 1,
     };
-    let batch = Batch {
-        journal: "a".into(),
-        number: 1,
-        changes: vec![snatch(9), snatch(8), snatch(9), snatch(1)],
-    };
+    let batch = Batch::new(
+        "a".into(),
+        1,
+        vec![snatch(9), snatch(8), snatch(9), snatch(1)],
+    );
     let rules = CreditRules::default();
     storage.apply(&[Arc::new(batch)], &rules).await.unwrap();
     let torrents = storage.torrents(None, 10).await.unwrap().rows;

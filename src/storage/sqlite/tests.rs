@@ -116,11 +116,7 @@ pub(super) fn batch(number: u64, peers: std::ops::Range<u32>) -> Batch {
             report: None,
         })
     };
-    Batch {
-        journal: "a".into(),
-        number,
-        changes: peers.map(change).collect(),
-    }
+    Batch::new("a".into(), number, peers.map(change).collect())
 }
 
 fn record() -> PeerRecord {

@@ -140,11 +140,7 @@ pub fn batch(number: u64, peers: Range<u32>) -> Arc<Batch> {
             report: None,
         })
     };
-    Arc::new(Batch {
-        journal: "a".into(),
-        number,
-        changes: peers.map(change).collect(),
-    })
+    Arc::new(Batch::new("a".into(), number, peers.map(change).collect()))
 }
 
 pub fn record() -> PeerRecord {

@@ -49,11 +49,7 @@ fn batch(number: u64, journal: &str) -> Arc<Batch> {
 }
 
 fn batch_of(number: u64, journal: &str, changes: Vec<Change>) -> Arc<Batch> {
-    Arc::new(Batch {
-        journal: journal.into(),
-        number,
-        changes,
-    })
+    Arc::new(Batch::new(journal.into(), number, changes))
 }
 
 /// Waits until the generation is another one.
