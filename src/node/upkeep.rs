@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::base::memory::{self, Freed};
+use crate::base::memory::{self, GiveBackTimer};
 use crate::cache::Cache;
 use crate::node::{Node, every};
 use crate::telemetry::notify;
@@ -29,7 +29,7 @@ const PRUNE_AT_ONCE: u32 = 2000;
 const CACHE_PERIOD: Duration = Duration::from_secs(2);
 const CACHE_LEASE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether freed memory is to be given back.
+/// How often to check whether it is time to give memory back.
 const MEMORY_PERIOD: Duration = Duration::from_secs(1);
 
 /// Sweeps the shards in turn; runs until cancelled.
@@ -57,9 +57,9 @@ fn shards_at_once(peer_ttl: u32) -> usize {
 /// Gives back memory that the start or a rush needed, of the thread that reads, writes and journals; runs until
 /// cancelled.
 pub(super) async fn give_memory_back(node: Node) {
-    let mut freed = Freed::since(node.clock.now().mono);
+    let mut memory_timer = GiveBackTimer::start(node.clock.now().mono);
     every(MEMORY_PERIOD, || {
-        if freed.give_back(node.clock.now().mono) {
+        if memory_timer.tick(node.clock.now().mono) {
             memory::give_back_of_c();
         }
         std::future::ready(())

@@ -7,6 +7,8 @@
 use std::mem::take;
 use std::ops::{Index, IndexMut};
 
+use crate::base::memory::lasting_len;
+
 /// Bytes of a chunk: a size class of common allocators.
 const CHUNK_BYTES: usize = 2560;
 
@@ -99,7 +101,7 @@ impl<T: Default> ChunkedVec<T> {
     /// The length after a resize to at least `len`.
     pub fn rounded(len: usize) -> usize {
         if len <= Self::CHUNK {
-            len
+            lasting_len::<T>(len)
         } else {
             len.next_multiple_of(Self::CHUNK)
         }
@@ -111,7 +113,7 @@ impl<T: Default> ChunkedVec<T> {
         self.chunks.truncate(number);
         if number == 1 && self.chunks.len() <= 1 {
             let first = self.chunks.pop().unwrap_or_default();
-            self.chunks.push(resized(first, len));
+            self.chunks.push(resized(first, Self::rounded(len)));
             return;
         }
         if let Some(first) = self.chunks.first_mut()
@@ -119,7 +121,8 @@ impl<T: Default> ChunkedVec<T> {
         {
             *first = resized(take(first), Self::CHUNK);
         }
-        self.chunks.reserve_exact(number - self.chunks.len());
+        let room = lasting_len::<Box<[T]>>(number);
+        self.chunks.reserve_exact(room - self.chunks.len());
         while self.chunks.len() < number {
             self.chunks.push(resized(Box::default(), Self::CHUNK));
         }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;
 
 use crate::base::hash::QualityRandomState;
-use crate::base::memory::lasting_size;
+use crate::base::memory::lasting_len;
 
 /// Arrays up to this length are scanned and need no index.
 pub const SEARCH_MAX: usize = 16;
@@ -41,7 +41,6 @@ const PLACES: u32 = 2;
 const FULL: (usize, usize) = (3, 4);
 
 const SLOTS_MIN: usize = 32;
-const SLOT_BYTES: usize = size_of::<u32>();
 
 impl Index {
     pub fn len(&self) -> usize {
@@ -104,8 +103,7 @@ impl Index {
 
     fn rebuild(&mut self, hash_at: impl Fn(usize) -> u64) {
         let below = !self.tag(u64::MAX);
-        let number = ((self.len + 1) * 2).max(SLOTS_MIN);
-        let slots = vec![EMPTY; lasting_size(number * SLOT_BYTES) / SLOT_BYTES];
+        let slots = vec![EMPTY; lasting_len::<u32>(((self.len + 1) * 2).max(SLOTS_MIN))];
         let old = std::mem::replace(&mut self.slots, slots.into());
         (self.len, self.taken) = (0, 0);
         for place in old

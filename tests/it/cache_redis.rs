@@ -1,6 +1,6 @@
 //! The cache driver `redis` on real servers: the contract, and failures of servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -569,7 +569,8 @@ async fn a_server_that_is_emptied_while_a_mark_is_set_does_not_get_it() {
         let is_it = |client: &str| client.contains(" flags=b") && client.contains(command);
         redis.cli(&["CLIENT", "LIST"]).lines().any(is_it)
     };
-    for mark in [Mark::Registry, Mark::Peers] {
+    let mut marks = VecDeque::from([Mark::Registry, Mark::Peers]);
+    while let Some(mark) = marks.pop_front() {
         let generation = cache.begin_epoch().await.unwrap();
         // Reads go on, so nothing speaks against the mark; but it waits behind what empties the server.
         redis.cli(&["CLIENT", "PAUSE", "60000", "WRITE"]);
@@ -583,6 +584,12 @@ async fn a_server_that_is_emptied_while_a_mark_is_set_does_not_get_it() {
         until("the mark waits", waits).await;
         redis.cli(&["CLIENT", "UNPAUSE"]);
         let refused = setting.await.unwrap();
+        if matches!(refused, Err(CacheError::Away(_))) {
+            // The reply came too late: on a machine with much other work.
+            marks.push_back(mark);
+            flush.join().unwrap();
+            continue;
+        }
         let is_refused = matches!(refused, Err(CacheError::Restarted(it)) if it > generation);
         assert!(is_refused, "{refused:?}");
         assert_eq!(cache.mark(mark).await.unwrap(), None);

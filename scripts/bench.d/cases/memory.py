@@ -22,7 +22,7 @@ CLIENTS_MAX = 100
 
 MIB = 1 << 20
 
-# Seconds until Mika is at rest: batches that were applied are not kept any more (journal.keep), and each thread has given
+# Seconds until a server is at rest, Mika above all: batches that were applied are not kept any more (journal.keep), and each thread has given
 # back twice what it had freed (once a minute).
 REST_SECONDS = 125
 
@@ -81,8 +81,7 @@ def public(options, report):
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mika-bench-")))
             server = stack.enter_context(starts[name](free_port(), folder))
             case = f"public, {name}"
-            rest = REST_SECONDS if name == "mika" else 0
-            report.add(case, measure(case, server, load, rest), ratio_to=base if case != base else None)
+            report.add(case, measure(case, server, load), ratio_to=base if case != base else None)
 
 
 def private(options, report):
@@ -96,22 +95,22 @@ def private(options, report):
         passkeys = mika.register(folder, config, options.users, hashes)
         (folder / "passkeys").write_text("".join(f"{one}\n" for one in passkeys))
         server = stack.enter_context(mika.start(config, port, core, folder, "udp"))
-        report.add("private, mika", measure("private, mika", server, load, REST_SECONDS))
+        report.add("private, mika", measure("private, mika", server, load))
 
 
-def measure(case, server, load, rest=0):
-    """The server's memory before everybody joins, at once after that, and `rest` seconds later; before that, it rests as long."""
+def measure(case, server, load):
+    """The server's memory before everybody joins, right after it, and at rest."""
     server.wait_for_rest()
-    time.sleep(rest)
+    time.sleep(REST_SECONDS)
+    server.wait_for_rest()
     before, _ = server.memory()
     note(f"{case}: {load.peers} peers of {load.torrents} torrents join")
     # First announces of a private tracker wait until they are durable: many may wait at once.
     result = load.fill(server, window=4096)
     server.wait_for_rest()
     at_once, _ = server.memory()
-    if rest:
-        time.sleep(rest)
-        server.wait_for_rest()
+    time.sleep(REST_SECONDS)
+    server.wait_for_rest()
     resident, proportional = server.memory()
     return {
         "resident": resident / MIB,

@@ -83,6 +83,7 @@ impl Derived {
             Arc::new(Lines::of(others))
         };
         let peers = changes.iter().filter_map(Change::peer);
+        debug_assert_eq!(peers.clone().count(), lines.members().count());
         for (change, part) in peers.zip(lines.members()) {
             self.add_peer(change, codec::member_of(part));
         }

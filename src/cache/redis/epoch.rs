@@ -17,7 +17,7 @@ use crate::cache::{CacheError, Generation};
 
 pub(super) const FIELD: &str = "epoch";
 
-/// How often epochs are begun again because another generation has begun meanwhile.
+/// Attempts to begin epochs while generations keep changing.
 const BEGIN_TRIES: u32 = 5;
 
 /// Writes an epoch if there is none; returns the present one.
@@ -73,9 +73,8 @@ pub(super) async fn compare(
 
 /// Begins an epoch on each server unless there is one.
 pub(super) async fn begin(link: &RedisLink) -> Result<Generation, CacheError> {
-    let mut now = None;
+    let mut session = link.session().await?;
     for _ in 0..BEGIN_TRIES {
-        let session = link.session().await?;
         let Some(mut epochs) = look(&session).await? else {
             return Ok(session.generation());
         };
@@ -86,10 +85,10 @@ pub(super) async fn begin(link: &RedisLink) -> Result<Generation, CacheError> {
         if generation == session.generation() {
             return Ok(generation);
         }
-        // The epochs may not have been noted: they are of an earlier generation.
-        now = Some(generation);
+        // The new generation may not have noted these epochs.
+        session = link.session().await?;
     }
-    Err(now.map_or_else(|| link.incomplete(), CacheError::Restarted))
+    Err(CacheError::Restarted(session.generation()))
 }
 
 /// Writes another epoch on one of the masters of a cluster that answer, so that the marks that were set until now are not

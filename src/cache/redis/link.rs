@@ -287,7 +287,7 @@ impl RedisLink {
         self.state.lock().epochs.get(key).cloned()
     }
 
-    /// The same if that generation has not ended; empty if no epoch has begun.
+    /// The same, empty if there was none; `None` once that generation is over.
     pub(super) fn epoch_in(&self, generation: Generation, key: &str) -> Option<String> {
         let state = self.state.lock();
         let epoch = || state.epochs.get(key).cloned().unwrap_or_default();

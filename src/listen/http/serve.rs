@@ -31,7 +31,7 @@ use super::listener::HttpListener;
 use super::proxied;
 use super::respond::Responder;
 use super::turn::{Buffers, on_readable};
-use crate::base::memory::Freed;
+use crate::base::memory::GiveBackTimer;
 use crate::listen::ListenState;
 use crate::net::permits::{Permit, Phase, WorkerPermits};
 use crate::net::tls::Certificate;
@@ -105,7 +105,7 @@ pub async fn serve(
         accepting.push(tokio::spawn(accept));
     }
     let clock = worker.service.clock;
-    let mut freed = Freed::since(clock.now().mono);
+    let mut memory_timer = GiveBackTimer::start(clock.now().mono);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     // Time in which this process was stopped or starved must not time out connections.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,7 +113,7 @@ pub async fn serve(
         tokio::select! {
             _ = seconds.tick() => {
                 pulse.beat();
-                freed.give_back(clock.now().mono);
+                memory_timer.tick(clock.now().mono);
                 worker.permits.tick();
                 let max = worker.service.settings.load().max_connections;
                 worker.service.permits.resize(max);

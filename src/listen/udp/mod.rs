@@ -21,7 +21,7 @@ use crate::base::addr::{Endpoint, canonical};
 use crate::base::clock::{Clock, Now, Stopwatch};
 use crate::base::ids::InfoHash;
 use crate::base::limit::SourceLimit;
-use crate::base::memory::Freed;
+use crate::base::memory::GiveBackTimer;
 use crate::listen::ListenState;
 use crate::telemetry::metrics::{Metrics, Protocol, RequestKind};
 use crate::telemetry::pulse::Pulse;
@@ -87,7 +87,7 @@ struct Worker {
     /// The torrents and peers of a batch's announces, to prefetch.
     announced: Vec<(InfoHash, Endpoint)>,
     outgoing: Outgoing,
-    freed: Freed,
+    memory: GiveBackTimer,
 }
 
 /// A request to answer: a connect, or one with a valid connection id.
@@ -118,7 +118,7 @@ pub fn serve(
         wire::PEERS_MAX_V6
     };
     let settings = **service.settings.load();
-    let freed = Freed::since(service.clock.now().mono);
+    let memory = GiveBackTimer::start(service.clock.now().mono);
     let mut worker = Worker {
         ids: ConnectionIds::new(&service.secret, settings.id_lifetime),
         service,
@@ -129,7 +129,7 @@ pub fn serve(
         path: Vec::new(),
         announced: Vec::with_capacity(BATCH),
         outgoing: Outgoing::default(),
-        freed,
+        memory,
     };
     let mut received = Received::default();
     let mut requests = Vec::with_capacity(BATCH);
@@ -150,7 +150,7 @@ pub fn serve(
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                worker.freed.give_back(worker.service.clock.now().mono);
+                worker.memory.tick(worker.service.clock.now().mono);
             }
             Err(error) => {
                 if !failing {
@@ -204,13 +204,13 @@ impl Worker {
             }
         }
         self.observe(watch, requests);
-        self.freed.give_back(now.mono);
         if !self.outgoing.is_empty() {
             let lost = self.outgoing.send(&self.socket);
             if lost > 0 {
                 self.service.metrics.udp_unsent.add(lost as u64);
             }
         }
+        self.memory.tick(now.mono);
     }
 
     /// Records the duration of the batch for each of its requests: no reply is sent before the last one

@@ -187,7 +187,8 @@ async fn overlay_next(
 /// these are adopted. Also the sets of their users, and the counters of all swarms. Public
 /// swarms fill again by themselves. Returns the generation that has got them.
 pub(super) async fn upload(node: &Node, cache: &dyn Cache) -> Result<Generation, CacheError> {
-    let generation = cache.ping().await?;
+    // Emptying the cache from now on is noticed, also if that happened just before.
+    let generation = cache.begin_epoch().await?;
     let shards: Vec<usize> = (0..Tracker::SHARDS).collect();
     for shards in shards.chunks(SHARDS_AT_ONCE) {
         upload_shards(node, cache, shards).await?;

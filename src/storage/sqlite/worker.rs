@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 
 use super::fault::SqliteFault;
+use crate::base::memory;
 use crate::storage::sql::database::{SqlFault, SqlResult, late};
 use crate::storage::{StorageError, StorageResult};
 
@@ -85,6 +86,7 @@ fn work(mut connection: Connection, queue: &mpsc::Receiver<Job>) {
             Err(RecvTimeoutError::Timeout) => {
                 // On failure the memory is just kept.
                 let _ = connection.release_memory();
+                memory::give_back();
                 queue.recv().ok()
             }
             next => next.ok(),

@@ -5,12 +5,16 @@
 use std::ops::Range;
 
 use crate::base::ids::UserId;
+use crate::base::memory::lasting_len;
 use crate::swarm::class_bounds::ClassBounds;
 use crate::swarm::classes::{FamilyCounts, PeerCounts, Role};
 use crate::swarm::index::{Index, hash_of};
 use crate::swarm::private::block::{BLOCK_MAX, PeerBlock};
 use crate::swarm::private::packed::{EntryView, PackedEntry, Tag};
 use crate::swarm::private::peer::Family;
+
+/// Blocks that a swarm has room for at least.
+const BLOCKS_MIN: usize = 4;
 
 const CLASSES: usize = Tag::OUTSIDE as usize + 1;
 
@@ -130,7 +134,7 @@ impl LargePrivate {
         let number = self.bounds.len().div_ceil(BLOCK_MAX).max(1);
         blocks.truncate(number);
         if blocks.capacity() > 4 * number {
-            blocks.shrink_to(2 * number);
+            blocks.shrink_to(lasting_len::<PeerBlock>(2 * number));
         }
     }
 }
@@ -151,6 +155,10 @@ fn shift(blocks: &mut Vec<PeerBlock>, by_user: &mut Index, from: usize, to: usiz
 fn put(blocks: &mut Vec<PeerBlock>, place: usize, entry: &PackedEntry) {
     let slot = place % BLOCK_MAX;
     if place / BLOCK_MAX == blocks.len() {
+        if blocks.len() == blocks.capacity() {
+            let room = lasting_len::<PeerBlock>((2 * blocks.len()).max(BLOCKS_MIN));
+            blocks.reserve_exact(room - blocks.len());
+        }
         blocks.push(PeerBlock::default());
     }
     let block = &mut blocks[place / BLOCK_MAX];
