@@ -26,6 +26,7 @@ mod send;
 mod spill;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod totals;
 
 use std::convert::Infallible;
@@ -41,12 +42,14 @@ use tokio::sync::{Notify, watch};
 use crate::base::backoff::Backoff;
 use crate::base::clock::{Clock, Seconds};
 use crate::cache::{Cache, Generation};
+use crate::change::Batch;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 use crate::tracker::{Drained, Tracker};
 
 use self::queue::BatchQueue;
 use self::spill::Spill;
+use self::texts::RecentTexts;
 use self::totals::PendingTotals;
 
 pub use apply::credit_rules;
@@ -146,6 +149,8 @@ struct JournalShared {
     /// Why storage refused the last batch; none if it took it.
     storage_trouble: Mutex<Option<String>>,
     pending_totals: PendingTotals,
+    /// Of batches that go to the spill file or to the cache.
+    texts: RecentTexts,
 }
 
 /// What was drained from the outbox at once.
@@ -281,6 +286,15 @@ impl Journal {
         let first = shared.queue.progress().last + 1;
         let batches = number::batches(changes, &shared.name, first);
         let last = batches.last().map(|batch| batch.number);
+        // What was drained before is durable.
+        shared.texts.forget(shared.queue.progress().sent);
+        if shared.spill.is_some() {
+            let with_peers =
+                |batch: &&Arc<Batch>| batch.changes.iter().any(|it| it.peer().is_some());
+            for batch in batches.iter().filter(with_peers) {
+                shared.texts.keep(batch);
+            }
+        }
         shared.queue.push(batches, shared.now());
         InFlight {
             drain: number,

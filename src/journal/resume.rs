@@ -11,6 +11,7 @@ use super::ended::{self, EndedJournals};
 use super::leftover::{JournalError, Leftover};
 use super::queue::{BatchQueue, Limits};
 use super::spill::{Spill, SpillHeader};
+use super::texts::RecentTexts;
 use super::totals::PendingTotals;
 use super::{Journal, JournalParts, JournalSettings, JournalShared, KEPT_IN_MEMORY, spill};
 use crate::cache::{Cache, CacheError, Generation, Notice, STOPPED};
@@ -175,6 +176,7 @@ impl Journal {
                 asks_storage: tokio::sync::Mutex::new(()),
                 storage_trouble: Mutex::new(None),
                 pending_totals: PendingTotals::default(),
+                texts: RecentTexts::default(),
             }),
             in_flight: None,
         }

@@ -82,9 +82,6 @@ impl JournalShared {
             // Unless a restart was seen meanwhile: then it is sent again.
             Ok(()) if generation == *self.generation.borrow() => {
                 self.queue.mark_sent(last);
-                if let Some(spill) = &self.spill {
-                    spill.forget_texts(last);
-                }
                 let tracker = &self.parts.tracker;
                 tracker.on_counts_written(&batches, self.parts.clock.now());
             }

@@ -4,7 +4,6 @@
 //! A SQLite file that belongs to one journal and one database. It survives the process, so a reply
 //! may be sent as soon as its batch is written here.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,17 +13,13 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::base::file::{folder_of, with_suffix};
-use crate::change::Batch;
-use crate::change::codec::{self, Lines};
+use crate::change::{Batch, codec};
 
 /// It holds user ids and addresses: only Mika's user may read it.
 const FILE_MODE: u32 = 0o600;
 
 /// The version of the format. A file of a later one is left alone.
 const VERSION: i64 = 1;
-
-/// Bytes of texts that are kept for the cache at most.
-const TEXTS_MAX: usize = 4 << 20;
 
 /// Bytes of free pages above which the file is shrunk.
 const FREE_MAX: i64 = 64 << 20;
@@ -46,14 +41,9 @@ pub(super) struct Spill {
 struct Inner {
     path: PathBuf,
     open: Mutex<Open>,
-    texts: Mutex<Texts>,
     /// Held while the file is in use.
     _lock: File,
 }
-
-/// The texts of the last batches by their numbers: the cache is given these batches soon, and needs no others.
-#[derive(Default)]
-struct Texts(VecDeque<(u64, Arc<Lines>)>);
 
 /// The open file.
 struct Open {
@@ -77,24 +67,6 @@ pub(super) enum SpilledBatch {
     Missing,
     /// Why it can't be read.
     Damaged(String),
-}
-
-// === impl Texts ===
-
-impl Texts {
-    fn push(&mut self, number: u64, lines: Arc<Lines>) {
-        self.0.push_back((number, lines));
-        let mut bytes: usize = self.0.iter().map(|(_, lines)| lines.text.len()).sum();
-        while bytes > TEXTS_MAX
-            && let Some((_, first)) = self.0.pop_front()
-        {
-            bytes -= first.text.len();
-        }
-    }
-
-    fn forget(&mut self, up_to: u64) {
-        self.0.retain(|(number, _)| *number > up_to);
-    }
 }
 
 // === impl Spill ===
@@ -139,7 +111,6 @@ impl Spill {
         let inner = Inner {
             path,
             open: Mutex::new(open),
-            texts: Mutex::default(),
             _lock: lock,
         };
         Ok(Self {
@@ -167,30 +138,22 @@ impl Spill {
 
     /// Writes batches; those already there are left alone.
     pub async fn put(&self, batches: Vec<Arc<Batch>>) -> Result<(), SpillError> {
-        let inner = Arc::clone(&self.inner);
         self.run(move |connection| {
             let transaction = connection.transaction()?;
             let mut insert = transaction.prepare_cached(
                 "INSERT OR IGNORE INTO batches (number, changes, text) VALUES (?1, ?2, ?3)",
             )?;
             for batch in &batches {
-                let lines = batch.lines();
                 insert.execute(params![
                     batch.number.cast_signed(),
                     batch.changes.len() as i64,
-                    lines.text,
+                    batch.lines().text,
                 ])?;
-                inner.texts.lock().push(batch.number, lines);
             }
             drop(insert);
             transaction.commit()
         })
         .await
-    }
-
-    /// The cache has the batches up to that number: their texts are not needed any more.
-    pub fn forget_texts(&self, number: u64) {
-        self.inner.texts.lock().forget(number);
     }
 
     /// Reads one batch of `journal`.
@@ -565,37 +528,6 @@ mod tests {
                 count: 1,
             }],
         ))
-    }
-
-    #[tokio::test]
-    async fn the_text_of_a_batch_is_kept_until_the_cache_has_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let spill = open(&folder.path().join("spill")).await;
-        let batches = [batch(3), batch(4)];
-        spill.put(batches.to_vec()).await.unwrap();
-        let kept = |number| {
-            let texts = spill.inner.texts.lock();
-            let found = texts.0.iter().find(|(it, _)| *it == number);
-            found.map(|(_, lines)| Arc::clone(lines))
-        };
-        for batch in &batches {
-            assert!(Arc::ptr_eq(&batch.lines(), &kept(batch.number).unwrap()));
-        }
-        spill.forget_texts(3);
-        assert!(kept(3).is_none() && kept(4).is_some());
-    }
-
-    #[test]
-    fn no_more_texts_are_kept_than_a_cache_that_is_there_needs() {
-        let mut texts = Texts::default();
-        for number in 1..=9 {
-            let snatches = batch(number).changes[0].clone();
-            let many = vec![snatches; 10_000];
-            texts.push(number, Arc::new(Lines::of(many.iter())));
-        }
-        let bytes: usize = texts.0.iter().map(|(_, lines)| lines.text.len()).sum();
-        assert!(bytes <= TEXTS_MAX && !texts.0.is_empty(), "{bytes} bytes");
-        assert_eq!(texts.0.back().map(|(number, _)| *number), Some(9));
     }
 
     #[tokio::test]
