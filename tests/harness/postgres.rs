@@ -39,6 +39,8 @@ const OPTIONS: &[&str] = &[
     "max_wal_size=64MB",
     "max_connections=60",
     "autovacuum=off",
+    // In its folder, and not in /dev/shm, where a server that is killed leaves it.
+    "dynamic_shared_memory_type=mmap",
 ];
 
 /// A running server. It is killed when it goes out of scope.
@@ -153,6 +155,17 @@ fn kill(mut process: Child) {
     }
     let _ = process.kill();
     let _ = process.wait();
+}
+
+/// Removes the shared memory that a killed server leaves behind: a machine has 4096 such segments.
+fn remove_shared_memory(folder: &Path) {
+    // Its seventh line has the key and the id of the segment. A server that has ended in order removes the file.
+    let lock = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
+    let line = lock.lines().nth(6).unwrap_or_default();
+    if let Some(id) = line.split_whitespace().nth(1) {
+        // It fails if the server did not get as far as that.
+        let _ = Command::new("ipcrm").args(["-m", id]).output();
+    }
 }
 
 // === impl Postgres ===
@@ -435,6 +448,7 @@ impl Drop for Postgres {
         if let Some(process) = self.process.take() {
             kill(process);
         }
+        remove_shared_memory(self.folder.path());
         if std::thread::panicking() {
             super::print_log("postgres", &self.log());
         }
