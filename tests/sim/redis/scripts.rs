@@ -18,6 +18,8 @@ pub enum Script {
     SetOwner,
     /// Writes fields of a user that is there.
     SetIfThere,
+    /// Writes a field if another has a certain value, or is missing and the value is empty.
+    SetInEpoch,
     /// The id of the last entry that a stream ever had.
     LastId,
 }
@@ -67,6 +69,7 @@ impl Loaded {
             ("owner", Script::SetOwner),
             ("unpack(ARGV)", Script::SetIfThere),
             ("HEXISTS", Script::Begin),
+            ("ARGV[4]", Script::SetInEpoch),
         ];
         let text = String::from_utf8_lossy(code);
         let script = words.into_iter().find(|(word, _)| text.contains(word));
@@ -103,6 +106,14 @@ impl Script {
                     hash.extend(pairs.map(|it| (it[0].to_vec(), it[1].to_vec())));
                 }
                 Value::Nil
+            }),
+            Self::SetInEpoch => keys.change(key, |hash: &mut Hash| {
+                let epoch = hash.get(args[0]).map(Vec::as_slice).unwrap_or_default();
+                let is_same = epoch == args[1];
+                if is_same {
+                    hash.insert(args[2].to_vec(), args[3].to_vec());
+                }
+                Value::Int(is_same.into())
             }),
             Self::LastId => {
                 let stream = keys.get::<Stream>(key)?;
