@@ -41,7 +41,7 @@ pub const fn lasting_size(bytes: usize) -> usize {
     }
 }
 
-/// The same for an array: the elements to make room for, if that many are needed. Not for types of more than 128 bytes.
+/// The same for an array: the elements to make room for, if that many are needed.
 pub const fn lasting_len<T>(len: usize) -> usize {
     let bytes = len.saturating_mul(size_of::<T>());
     if bytes <= CHANGES_CLASS && size_class(bytes) == CHANGES_CLASS {
@@ -51,7 +51,7 @@ pub const fn lasting_len<T>(len: usize) -> usize {
     }
 }
 
-/// Gives back what the calling thread has freed, and others of its memory. Takes some microseconds; after a rush up to 15 ms. No
+/// Gives back what was freed of the calling thread's memory, also by other threads. Takes some microseconds; after a rush up to 15 ms. No
 /// effect in programs with another allocator.
 pub fn give_back() {
     // SAFETY: this is the declaration in mimalloc.h. The function frees what nothing refers to any more, has no
@@ -69,7 +69,7 @@ pub fn give_back_of_c() {
 }
 
 /// From now on this process has pages of the usual size only. The allocator asks for huge ones, and the kernel
-/// then fills them up again where a part was given back: that is up to half of the memory at rest. Tables that grow
+/// then fills them up again where a part was given back: a third of the memory of a private tracker at rest. Tables that grow
 /// have to wait for them, too, and lookups gain only a percent or two (docs/bench.md).
 pub fn use_small_pages() {
     // A kernel that can't do it, or has no huge pages: nothing is lost but memory.

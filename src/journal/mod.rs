@@ -283,11 +283,11 @@ impl Journal {
         let shared = &self.shared;
         let Drained { number, changes } = shared.parts.tracker.outbox().drain();
         let count = changes.len();
-        let first = shared.queue.progress().last + 1;
-        let batches = number::batches(changes, &shared.name, first);
+        let progress = shared.queue.progress();
+        let batches = number::batches(changes, &shared.name, progress.last + 1);
         let last = batches.last().map(|batch| batch.number);
         // What was drained before is durable.
-        shared.texts.forget(shared.queue.progress().sent);
+        shared.texts.forget(progress.sent);
         if shared.spill.is_some() {
             let with_peers =
                 |batch: &&Arc<Batch>| batch.changes.iter().any(|it| it.peer().is_some());

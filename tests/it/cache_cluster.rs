@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use super::cache_redis::{
-    ALLOWED, BOUND, COMEBACK, NODE, away, batch, change, open, torrent, user,
+    ALLOWED, BOUND, COMEBACK, NODE, away, batch, change, open, torrent, until, user,
 };
 use crate::harness::cluster::{Cluster, MASTERS};
 use crate::harness::redis::AOF;
@@ -37,15 +36,6 @@ fn swarm(torrent: u8) -> String {
 fn torrents_on(cluster: &Cluster, server: usize) -> Vec<u8> {
     let of_key = |torrent: &u8| cluster.master_of(&swarm(*torrent)) == server;
     (1..=40).filter(of_key).collect()
-}
-
-/// Waits until `condition` holds, which the driver finds out in the background.
-pub(super) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let start = now();
-    while !condition().await {
-        assert!(start.elapsed() < COMEBACK, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn announces(cache: &dyn Cache, torrent: u8) -> Option<u32> {
